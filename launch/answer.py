@@ -1,0 +1,24 @@
+"""Answer prompts with a saved adapter: python launch/answer.py --adapter DIR "How many ...?"."""
+
+import argparse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prompts", nargs="+", help="one or more prompts, as raw text")
+    parser.add_argument("--adapter", required=True, help="the adapter/ folder of a training run")
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens")
+    arguments = parser.parse_args()
+
+    from trex_ds.answering import Answerer
+
+    try:
+        answerer = Answerer.from_adapter(arguments.adapter)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    for prompt, answer in zip(arguments.prompts, answerer(arguments.prompts, arguments.max_new_tokens), strict=True):
+        print(f"{prompt}\n-> {answer}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The operator against an oracle that is a plain loop over tokens, pairs and experts in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trex_ds.adapters.mixing import RoutingScales, routed_update, routed_update_reference
+
+SCALES = RoutingScales(token_scale=6.0, intuition_scale=4.0, gate_sharpness=100.0)
+
+
+def oracle(y, x, A, B, W_r, omega, gamma, p, scales):
+    """METHOD.md section 2, one token and one rank-one expert b_j a_i^T at a time."""
+    y, x, A, B, W_r, p = (t.double().numpy() for t in (y, x, A, B, W_r, p))
+    k = scales.gate_sharpness
+    w = 1 / (1 + math.exp(-k * omega.item()))
+    gate = 1 / (1 + math.exp(-k * gamma.item()))
+    out = y.copy()
+    for b in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            logits = W_r @ x[b, t]
+            exponents = np.exp(logits - logits.max())
+            softmax = exponents / exponents.sum()
+            scores = p[b, t if p.shape[1] > 1 else 0]
+            for i in range(A.shape[0]):
+                for j in range(B.shape[1]):
+                    pair = i * B.shape[1] + j
+                    g = scales.token_scale * w * softmax[pair] + scales.intuition_scale * (1 - w) * scores[pair]
+                    out[b, t] += gate * g * B[:, j] * (A[i] @ x[b, t])
+    return torch.from_numpy(out)
+
+
+def tensors(num_in, num_out, batch, seq, n=5, m=7, per_token=False, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(num_in * 100 + num_out * 10 + batch)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return (
+        normal(batch, seq, m),
+        normal(batch, seq, n),
+        normal(num_in, n),
+        normal(m, num_out),
+        normal(num_in * num_out, n),
+        0.01 * normal(1),
+        0.01 * normal(1),
+        normal(batch, seq if per_token else 1, num_in * num_out),
+    )
+
+
+@pytest.mark.parametrize("function", [routed_update, routed_update_reference])
+@pytest.mark.parametrize(("num_in", "num_out"), [(1, 1), (4, 8), (3, 2), (2, 5)])
+@pytest.mark.parametrize(("batch", "seq"), [(1, 1), (3, 4)])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_float64_equals_the_oracle(function, num_in, num_out, batch, seq, per_token):
+    arguments = tensors(num_in, num_out, batch, seq, per_token=per_token)
+    torch.testing.assert_close(function(*arguments, SCALES), oracle(*arguments, SCALES), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [routed_update, routed_update_reference])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_lower_precision_stays_near_the_oracle(function, dtype, tolerance):
+    arguments = tensors(4, 8, 2, 6, n=32, m=24, dtype=dtype)
+    result, expected = function(*arguments, SCALES), oracle(*arguments, SCALES)
+    assert result.dtype == dtype
+    assert ((result.double() - expected).norm() / expected.norm()).item() < tolerance
+
+
+def test_gradients_of_every_tensor():
+    arguments = tuple(t.requires_grad_() for t in tensors(2, 3, 2, 3))
+    assert torch.autograd.gradcheck(lambda *a: routed_update(*a, SCALES), arguments)
+
+
+@pytest.mark.parametrize("parameter_dtype", [torch.float32, torch.bfloat16])
+def test_fast_gradients_equal_the_reference_in_low_precision(parameter_dtype):
+    """Parameters in float32 under a bfloat16 input keep float32 gradients of the same value."""
+    gradients = []
+    for function in (routed_update, routed_update_reference):
+        y, x, *parameters, p = tensors(4, 8, 2, 16, n=32, m=24, dtype=torch.bfloat16)
+        leaves = [y, x, *(t.to(parameter_dtype) for t in parameters), p.float()]
+        leaves = [t.detach().requires_grad_() for t in leaves]
+        function(*leaves, SCALES).square().float().mean().backward()
+        assert all(leaf.grad.dtype == leaf.dtype for leaf in leaves)
+        gradients.append([leaf.grad.double() for leaf in leaves])
+    for fast, reference in zip(*gradients, strict=True):
+        assert ((fast - reference).norm() / reference.norm()).item() < 2e-2
+
+
+def test_frozen_input_gets_no_gradient():
+    y, x, *rest = tensors(2, 2, 1, 3)
+    rest = [t.requires_grad_() for t in rest]
+    routed_update(y, x, *rest, SCALES).sum().backward()
+    assert x.grad is None
+    assert all(t.grad is not None for t in rest)
+
+
+def test_saved_memory_a_token_is_the_input_and_the_rank_sized_values():
+    """Neither output-sized nor routing-sized float32 tensors are kept from forward to backward."""
+    y, x, *rest, p = tensors(4, 8, 1, 64, n=32, m=512, dtype=torch.float32)
+    parameters = [t.requires_grad_() for t in rest]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        routed_update(y, x, *parameters, p, SCALES)
+    others = {id(t) for t in (x, *parameters, p)}
+    extra = sum(t.numel() for t in saved if id(t) not in others and t.data_ptr() not in {x.data_ptr(), p.data_ptr()})
+    assert extra <= 64 * (4 + 32) + sum(t.numel() for t in parameters)

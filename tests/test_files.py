@@ -1,0 +1,114 @@
+"""A reader sees the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trex_ds.files import atomic_path
+
+
+def write_then_fail(target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("boom")
+
+
+def test_file_appears_only_when_complete(tmp_path):
+    target = tmp_path / "new" / "folder" / "a.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("hello")
+        assert temporary.parent == target.parent  # the same file system, so that rename is atomic
+        assert not target.exists()
+    assert target.read_text() == "hello"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+
+def test_older_file_is_replaced(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with atomic_path(str(target)) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def test_older_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "d"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+        assert os.listdir(target) == ["old"]
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="boom"):
+        write_then_fail(target)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_failure_removes_a_half_written_folder(tmp_path):
+    def fill_then_fail() -> None:
+        with atomic_path(tmp_path / "d") as temporary:
+            temporary.mkdir()
+            (temporary / "half").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fill_then_fail()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("old_is_folder", [True, False])
+def test_a_file_and_a_folder_replace_each_other(tmp_path, old_is_folder):
+    target = tmp_path / "x"
+    if old_is_folder:
+        target.mkdir()
+        (target / "old").write_text("old")
+    else:
+        target.write_text("old")
+    with atomic_path(target) as temporary:
+        if old_is_folder:
+            temporary.write_text("new")
+        else:
+            temporary.mkdir()
+            (temporary / "new").write_text("new")
+    assert (target if old_is_folder else target / "new").read_text() == "new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    target = tmp_path / "d"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename = os.replace
+
+    def replace(source: Path, destination: Path) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError("disk gone")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="disk gone"), atomic_path(target) as temporary:
+        temporary.mkdir()
+    assert os.listdir(target) == ["old"]
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_two_writers_of_one_target_do_not_meet(tmp_path):
+    target = tmp_path / "a.txt"
+    with atomic_path(target) as first, atomic_path(target) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second
+    assert target.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.txt"]

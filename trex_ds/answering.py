@@ -1,0 +1,72 @@
+"""Answers from raw text: everything that a saved adapter needs is found from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from trex_ds.data import Collator, encode_prompt
+from trex_ds.intuition import Intuition
+from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
+
+
+class Answerer:
+    """A base model with its adapter and the adapter's own intuition."""
+
+    def __init__(self, model: Any, tokenizer: Any, intuition: Intuition, system_prompt: str | None):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.intuition = intuition
+        self.system_prompt = system_prompt
+
+    @classmethod
+    def from_adapter(cls, folder: str | Path) -> Answerer:
+        """Load what `launch/train.py` saved in an `adapter/` folder.
+
+        Raises:
+            FileNotFoundError: if the folder lacks one of its files, naming it.
+            ValueError: if base model or embedder cannot be opened.
+        """
+        from peft import PeftModel
+
+        folder = Path(folder)
+        for name in ("adapter_config.json", "adapter_model.safetensors", "centroids.safetensors", "recipe.yaml"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
+                    "launch/train.py wrote, or copy it again"
+                )
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+        config = ModelConfig(**recipe["model"])
+        problems = config.problems()
+        if problems:
+            raise ValueError(f"the base model of {folder} cannot be loaded: {'; '.join(problems)}")
+        intuition = Intuition.from_adapter(folder)
+        base = load_base_model(config)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False).to(device).eval()
+        tokenizer = load_tokenizer(config.name, config.revision)
+        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"])
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64) -> list[str]:
+        """Greedy answers to `prompts`, one each."""
+        ids = [encode_prompt(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
+        scores = self.intuition(prompts)
+        collate = Collator(self.tokenizer.pad_token_id, padding_side="left")
+        batch = collate([{"input_ids": i, "intuition": c} for i, c in zip(ids, scores, strict=True)])
+        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        out = self.model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        new = out[:, batch["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]

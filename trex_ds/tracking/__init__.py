@@ -1,0 +1,6 @@
+"""Tracking: MLflow in the background, and always a local file of metrics."""
+
+from trex_ds.tracking.settings import TrackingConfig
+from trex_ds.tracking.tracker import Tracker
+
+__all__ = ["Tracker", "TrackingConfig"]

@@ -1,0 +1,71 @@
+"""Where a job is tracked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from trex_ds.config import section
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+_SQLITE = "sqlite:///"
+
+
+@section
+class TrackingConfig:
+    """Where metrics go: one MLflow run a job, and metrics.jsonl in the run's folder."""
+
+    experiment: Annotated[str, Field(min_length=1)] = "trex_ds"
+    """MLflow experiment; made if it does not exist."""
+    run_name: str | None = None
+    """Name of the run; null: MLflow makes one up."""
+    uri: str | None = None
+    """MLflow store or server, as sqlite:///mlflow.db or http://host:5000; null: what the environment
+    variable MLFLOW_TRACKING_URI says, else mlflow.db in the working directory."""
+    timeout: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds that one request to a tracking server may take."""
+
+    def problems(self) -> list[str]:
+        """A URI that no MLflow store understands."""
+        uri = self.resolved_uri()
+        origin = "" if self.uri else " (from the environment variable MLFLOW_TRACKING_URI)"
+        scheme = "databricks" if uri == "databricks" else uri.partition(":")[0] if ":" in uri else ""
+        if scheme in ("", "file"):
+            return [
+                f"uri: {uri!r}{origin} is a folder, which MLflow no longer writes to; "
+                "use a file as sqlite:///mlflow.db or a server as http://host:5000"
+            ]
+        known = {*_SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store"))}
+        if (name := scheme.partition("+")[0]) not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            return [f"uri: {uri!r}{origin} has the unknown scheme {name!r}; {hint}"]
+        if scheme in ("http", "https") and not urlsplit(uri).hostname:
+            return [f"uri: {uri!r}{origin} names no host; write {scheme}://host:port"]
+        if scheme == "sqlite" and not uri.removeprefix(_SQLITE).strip("/:"):
+            return [f"uri: {uri!r}{origin} names no file; write {_SQLITE}mlflow.db"]
+        return []
+
+    def resolved_uri(self) -> str:
+        """`uri`, else the environment's, else a file here; SQLite paths made absolute."""
+        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+        file = sqlite_file(uri)
+        return f"{_SQLITE}{file}" if file else uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of a SQLite URI's file; None for other stores."""
+    path = uri.removeprefix(_SQLITE)
+    return Path(path).absolute() if uri.startswith(_SQLITE) and path else None
+
+
+def masked(uri: str) -> str:
+    """`uri` without its password, for people to see."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri

@@ -1,0 +1,170 @@
+"""The recipe of a training job: every section, and the checks that need more than one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from peft import PeftConfig
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from trex_ds.adapters import TRexConfig
+from trex_ds.config import section
+from trex_ds.data import DataConfig
+from trex_ds.evaluation import EvaluationConfig
+from trex_ds.intuition import Centroids, IntuitionConfig
+from trex_ds.modeling import ModelConfig
+from trex_ds.tasks import TaskConfig
+from trex_ds.tracking import TrackingConfig
+
+# Set by the job, not by a recipe.
+_NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
+
+
+class _AdapterMethods:
+    def problems(self) -> list[str]:
+        try:
+            self.build()
+        except ValueError as error:
+            return [str(error).removeprefix("TRexConfig: ")]
+        return []
+
+    def build(self) -> TRexConfig:
+        """The PEFT configuration that this section describes."""
+        return TRexConfig(task_type="CAUSAL_LM", **dataclasses.asdict(self))  # type: ignore[call-overload]
+
+
+def _adapter_section() -> type:
+    """TRexConfig's own fields as a recipe section, so that they are written down once."""
+    hints = get_type_hints(TRexConfig)
+    specification: list[Any] = [
+        (field.name, Annotated[hints[field.name], Field(description=field.metadata["help"])], field.default)
+        for field in dataclasses.fields(TRexConfig)
+        if field.name not in _NOT_IN_RECIPES
+    ]
+    made = dataclasses.make_dataclass("AdapterConfig", specification, bases=(_AdapterMethods,))
+    made.__module__ = __name__
+    made.__doc__ = "The T-REX adapter; the same fields as trex_ds.TRexConfig."
+    return section(made)
+
+
+if TYPE_CHECKING:
+
+    class AdapterConfig(TRexConfig, _AdapterMethods):
+        """The T-REX adapter, as type checkers see it."""
+
+else:
+    AdapterConfig = _adapter_section()
+
+
+@section
+class TrainingConfig:
+    """The optimisation, run by transformers' Trainer with DeepSpeed."""
+
+    deepspeed: str = "ds_configs/zero3_bf16.json"
+    """DeepSpeed configuration; its values "auto" are filled from this section."""
+    max_steps: PositiveInt | None = None
+    """Optimiser steps; null: as many as `epochs` takes."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the mixture, where max_steps is null."""
+    learning_rate: PositiveFloat = 5e-5
+    """Peak learning rate."""
+    lr_scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after the warm-up."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear warm-up."""
+    micro_batch_size: PositiveInt = 1
+    """Rows per forward pass on each rank."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes per optimiser step on each rank."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    log_every: PositiveInt = 10
+    """Steps between logged losses."""
+    save_every: PositiveInt | None = None
+    """Steps between checkpoints; null: none but the final adapter."""
+    resume: bool = False
+    """Go on from the latest checkpoint in output_dir."""
+    timeout_minutes: PositiveFloat = 10.0
+    """How long a rank waits for the others before it gives up."""
+
+    def problems(self) -> list[str]:
+        """A DeepSpeed configuration that is not there, is no JSON, or could not save what it trains."""
+        path = Path(self.deepspeed)
+        if not path.is_file():
+            return [f"deepspeed: no file {self.deepspeed!r} (relative to {Path.cwd()})"]
+        try:
+            config = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            return [f"deepspeed: {self.deepspeed} is not JSON: line {error.lineno}: {error.msg}"]
+        zero = config.get("zero_optimization", {})
+        if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+            return [
+                f"deepspeed: {self.deepspeed} needs zero_optimization.stage3_gather_16bit_weights_on_model_save: true; "
+                "without it the adapter cannot be saved"
+            ]
+        return []
+
+
+@section
+class Recipe:
+    """A training job from tasks to a saved adapter."""
+
+    output_dir: str
+    """Folder for the adapter, checkpoints, evaluations and metrics."""
+    tasks: Annotated[list[TaskConfig], Field(min_length=1)]
+    """Where examples come from, and how often each is seen."""
+    seed: NonNegativeInt = 0
+    """Seed of the adapter's initialisation, of the mixture and of the order of the data."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """The frozen base model."""
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    """The T-REX adapter."""
+    intuition: IntuitionConfig = Field(default_factory=IntuitionConfig)
+    """The intuition pass."""
+    data: DataConfig = Field(default_factory=DataConfig)
+    """How examples become tokens."""
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    """The optimisation."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """Accuracy per task."""
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    """MLflow."""
+
+    def problems(self) -> list[str]:
+        """What only several sections together show to be wrong."""
+        found: list[str] = []
+        path = Path(self.training.deepspeed)
+        if path.is_file() and not self.training.problems():
+            bf16 = json.loads(path.read_text()).get("bf16", {}).get("enabled", False)
+            if bf16 != "auto" and bf16 != (self.model.dtype == "bfloat16"):
+                found.append(
+                    f"training.deepspeed: {path} has bf16.enabled: {str(bf16).lower()} but model.dtype is "
+                    f"{self.model.dtype}; change one of them"
+                )
+        if self.intuition.centroids is not None:
+            try:
+                centroids = Centroids.load(self.intuition.centroids)
+            except (FileNotFoundError, ValueError) as error:
+                found.append(f"intuition.centroids: {error}")
+            else:
+                if centroids.num_clusters != self.adapter.num_clusters:
+                    found.append(
+                        f"intuition.centroids: {self.intuition.centroids} has {centroids.num_clusters} clusters but "
+                        f"adapter.num_clusters is {self.adapter.num_clusters}"
+                    )
+        checkpoints = sorted(Path(self.output_dir).glob("checkpoint-*"))
+        if self.training.resume and not checkpoints:
+            found.append(f"training.resume: {self.output_dir!r} holds no checkpoint to go on from")
+        if checkpoints and not self.training.resume:
+            found.append(
+                f"output_dir: {self.output_dir!r} holds {checkpoints[-1].name} of an earlier run; go on from it with "
+                "--training.resume true, or choose another output_dir"
+            )
+        return found

@@ -1,0 +1,86 @@
+"""transformers' Trainer, with intuition scores in float32 and tokens counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+
+from trex_ds.distributed import sum_over_ranks
+
+
+class TRexTrainer(Trainer):
+    """Adds to the Trainer what this method needs and it does not do."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # Rows times length, tokens that are not padding, tokens with a loss: on the device, because
+        # reading them each step would wait for it.
+        self._token_counts = torch.zeros(3, dtype=torch.int64, device=self.args.device)
+        self._counting_since = time.perf_counter()
+
+    def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep intuition in float32: the Trainer casts floating inputs to the model's type."""
+        intuition = inputs["intuition"].to(self.args.device)
+        prepared = super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"})
+        prepared["intuition"] = intuition
+        return prepared
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's step, counting tokens."""
+        mask, labels = inputs["attention_mask"], inputs["labels"]
+        counts = torch.stack([torch.tensor(mask.numel(), device=mask.device), mask.sum(), (labels != -100).sum()])
+        self._token_counts += counts.to(self._token_counts.device)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def reset_token_clock(self) -> None:
+        """Start a new interval of tokens per second, leaving out what happened since the last one."""
+        self._token_counts.zero_()
+        self._counting_since = time.perf_counter()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add tokens per second over all ranks to the step logs; called on every rank."""
+        if "loss" in logs:
+            padded, real, supervised = sum_over_ranks(self._token_counts).tolist()
+            seconds = time.perf_counter() - self._counting_since
+            logs["tokens_per_second"] = real / seconds
+            logs["padded_tokens_per_second"] = padded / seconds
+            logs["supervised_tokens_per_second"] = supervised / seconds
+            self.reset_token_clock()
+        super().log(logs, start_time)
+
+
+class JobCallback(TrainerCallback):
+    """Evaluates on schedule and reports to the tracker."""
+
+    def __init__(
+        self,
+        evaluate: Callable[[int], None],
+        every: int | None,
+        report: Callable[[dict[str, float], int], None],
+    ):
+        self.evaluate = evaluate
+        self.every = every
+        self.report = report
+        self.trainer: TRexTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the base model, on the prepared (sharded) model, before the first step."""
+        if state.global_step == 0:
+            self.evaluate(0)
+        assert self.trainer is not None
+        self.trainer.reset_token_clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure every N steps; the last step is measured by the job."""
+        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.evaluate(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Pass the step logs on."""
+        if logs and "loss" in logs:
+            self.report({f"train/{k}": v for k, v in logs.items() if k != "epoch"}, state.global_step)
