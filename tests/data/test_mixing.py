@@ -36,5 +36,5 @@ def test_weight_one_is_every_example_once():
 
 
 def test_weight_that_leaves_no_example_is_refused():
-    with pytest.raises(ValueError, match="task 'rare': weight 0.01 of 10 .* at least 0.1, or remove it"):
+    with pytest.raises(ValueError, match=r"task 'rare': weight 0.01 of 10 .* at least 0.1, or remove it"):
         epoch_indices([make_task("rare", 10, 0.01)], seed=0)

@@ -129,7 +129,7 @@ tracker.log_metrics({{"loss": 1.0}}, 1)
 tracker.log_artifact({__file__!r})
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     assert logged_steps(tmp_path / "metrics.jsonl") == [1]

@@ -38,6 +38,7 @@ def test_good_uris(uri):
         ("runs", "is a folder, which MLflow no longer writes to"),
         ("file:///runs", "is a folder, which MLflow no longer writes to"),
         ("http:/host", "names no host; write http://host:port"),
+        ("sqlite:///", "names no file; write sqlite:///mlflow.db"),
         ("sqlite://", "names no file; write sqlite:///mlflow.db"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import logging
 import os
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from unittest import mock
 
 from trex_ds.files import atomic_path
 
@@ -74,16 +76,23 @@ def _gguf_file() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    # Reading a file's header takes gguf seconds, and transformers asks for it four times.
+    with mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)):
+        loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     # transformers marks what comes from GGUF as quantised, which can be neither saved nor trained.
     config = type(loaded.config).from_dict(
         {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     )
-    model = type(loaded)(config).to(torch.bfloat16)
-    model.load_state_dict(loaded.state_dict())
-    model.config.dtype = torch.bfloat16
+    config.dtype = torch.bfloat16
+    with torch.device("meta"):
+        model = type(loaded)(config)
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

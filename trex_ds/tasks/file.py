@@ -145,6 +145,10 @@ def _parse(line: bytes, default_task: str) -> Example:
         found += _choices_problems(choices, record.get("answer"))
     if found:
         raise ValueError("; ".join(found))
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # such as "\\ud800", which JSON allows and tokenizers do not
+        raise ValueError("has half of a surrogate pair, which is no character") from None
     return Example(record["prompt"], record["answer"], record.get("task", default_task), tuple(choices))
 
 

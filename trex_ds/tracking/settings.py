@@ -48,7 +48,7 @@ class TrackingConfig:
             return [f"uri: {uri!r}{origin} has the unknown scheme {name!r}; {hint}"]
         if scheme in ("http", "https") and not urlsplit(uri).hostname:
             return [f"uri: {uri!r}{origin} names no host; write {scheme}://host:port"]
-        if scheme == "sqlite" and not uri.removeprefix(_SQLITE).strip("/:"):
+        if scheme == "sqlite" and (not uri.startswith(_SQLITE) or not uri.removeprefix(_SQLITE).strip("/")):
             return [f"uri: {uri!r}{origin} names no file; write {_SQLITE}mlflow.db"]
         return []
 

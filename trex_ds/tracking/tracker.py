@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, SupportsFloat
 
 from trex_ds.tracking.sender import Sender
-from trex_ds.tracking.settings import TrackingConfig, masked
+from trex_ds.tracking.settings import TrackingConfig, masked, sqlite_file
 
 Status = Literal["FINISHED", "FAILED"]
 
@@ -33,8 +33,9 @@ class Tracker:
     def __init__(self, config: TrackingConfig, folder: str | Path, *, enabled: bool = True):
         self.uri = config.resolved_uri()
         self.file = Path(folder).absolute() / "metrics.jsonl"
-        # Enough for the retries of one request to a server that hangs, and for a last upload.
-        self._patience = max(60.0, 6 * config.timeout)
+        # A server gets the time that a request with its retries takes, and a last upload. A local file
+        # cannot hang, but making a database on a busy machine takes a while.
+        self._patience = 300.0 if sqlite_file(self.uri) else max(60.0, 6 * config.timeout)
         self._sender = Sender(config, self.uri, self.file) if enabled else None
         self._finished = False
 
@@ -99,9 +100,9 @@ class Tracker:
             self._sender.log(artifact=(Path(path).absolute(), artifact_path))
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """End the run, after waiting for what is queued: a minute at most, or 6 timeouts if longer.
+        """End the run, after waiting for what is queued. Only the first call counts.
 
-        Only the first call counts.
+        It waits for a server a minute at most, or 6 timeouts if longer; for a local file 5 minutes.
         """
         if self._sender is not None and not self._finished:
             self._finished = True
