@@ -61,7 +61,7 @@ def on_rank_zero(function: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if outcome[1] is not None:
-        raise RuntimeError(f"rank 0 failed, so rank {rank()} stops: {outcome[1]}")
+        raise PeerError(f"rank 0 failed, so rank {rank()} stops: {outcome[1]}")
     return result if rank() == 0 else pickle.loads(outcome[0])
 
 

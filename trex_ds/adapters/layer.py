@@ -31,11 +31,6 @@ class TRexLinear(nn.Module, BaseTunerLayer):
     adapter_layer_names = ("trex_A", "trex_B", "trex_router", "trex_omega", "trex_gamma", "trex_mapper")
     other_param_names = ("scales", "dropout")
 
-    # DeepSpeed's mark of a module whose parameters are gathered together: a ParameterDict has no
-    # forward of its own that could trigger a gather, and one gather of base and adapter tensors
-    # costs less than one for each.
-    _z3_leaf = True
-
     def __init__(self, base_layer: nn.Linear, side_input: SideInput):
         super().__init__()
         self.base_layer = base_layer
@@ -84,10 +79,27 @@ class TRexLinear(nn.Module, BaseTunerLayer):
         y = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return y
+        self._register_in_zero3()
         for adapter_name in self.active_adapters:
             if adapter_name in self.trex_A:
                 y = self._update(adapter_name, y, x)
         return y
+
+    def _register_in_zero3(self) -> None:
+        """Have DeepSpeed gather the adapters' parameters whenever this module runs.
+
+        They lie in ParameterDicts, which have no forward of their own for ZeRO-3 to gather them at.
+        (Its other way, a leaf module gathered as a whole, loses gradients where the module's input
+        needs none, as in the first layer.)
+        """
+        parameters = [p for name in self.adapter_layer_names for p in getattr(self, name).values()]
+        if not hasattr(parameters[0], "ds_id") or id(parameters[0]) in getattr(self, "_external_params", {}):
+            return
+        import deepspeed
+
+        for parameter in parameters:
+            deepspeed.zero.register_external_parameter(self, parameter)
+        parameters[0].all_gather(param_list=parameters)  # too late for this pass's hook
 
     def _update(self, adapter_name: str, y: Tensor, x: Tensor) -> Tensor:
         if self.side_input.current is None:

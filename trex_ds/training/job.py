@@ -23,7 +23,7 @@ from trex_ds.distributed import PeerError, on_rank_zero, rank
 from trex_ds.evaluation import Evaluation, Question, evaluate
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass
-from trex_ds.modeling import load_base_model, load_tokenizer
+from trex_ds.modeling import load_base_model, load_tokenizer, whole_weights
 from trex_ds.tasks import Task, load_tasks
 from trex_ds.tracking import Tracker
 from trex_ds.training.launching import check_processes_fit, naming_the_rank, start_distributed
@@ -156,15 +156,16 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     def measure(step: int) -> Evaluation:
         base = step == 0
         name = "base" if base else str(step)
-        result = evaluate(
-            model,
-            prepared.tokenizer,
-            prepared.questions,
-            recipe.evaluation,
-            device,
-            description=f"accuracy, {'base model' if base else f'step {step}'}",
-            use_adapter=not base,
-        )
+        with whole_weights(trainer.model_wrapped) if recipe.evaluation.gather_weights else nullcontext():
+            result = evaluate(
+                model,
+                prepared.tokenizer,
+                prepared.questions,
+                recipe.evaluation,
+                device,
+                description=f"accuracy, {'base model' if base else f'step {step}'}",
+                use_adapter=not base,
+            )
         on_rank_zero(lambda: result.save(output / f"evaluation_{name}.json"))
         tracker.log_metrics(result.metrics(), step)
         trainer.reset_token_clock()
@@ -261,5 +262,5 @@ def _quiet_libraries() -> None:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for name in ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers", "httpx", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
-    if not first:
-        warnings.simplefilter("ignore")
+    # Deprecations inside the libraries are no news to users; other ranks would say everything again.
+    warnings.simplefilter("ignore", category=FutureWarning if first else Warning)
