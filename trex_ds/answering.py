@@ -57,7 +57,7 @@ class Answerer:
         """Greedy answers to `prompts`, one each."""
         ids = [encode_prompt(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
         scores = self.intuition(prompts)
-        collate = Collator(self.tokenizer.pad_token_id, padding_side="left")
+        collate = Collator(self.tokenizer.pad_token_id)
         batch = collate([{"input_ids": i, "intuition": c} for i, c in zip(ids, scores, strict=True)])
         batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
         out = self.model.generate(

@@ -84,6 +84,25 @@ def test_layer_equals_the_formula_inside_the_model(base):
         torch.testing.assert_close(seen["y"][b, t], expected[b, t] + update, rtol=1e-10, atol=1e-10)
 
 
+def test_model_without_a_task_type_takes_intuition_too(base):
+    expected = logits(adapted(tiny_llama()), intuition=scores())
+    model = get_peft_model(base, TRexConfig())
+    perturb(model)
+    torch.testing.assert_close(logits(model, intuition=scores()), expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="needs intuition"):
+        logits(model)
+    assert model.generate(input_ids=IDS, intuition=scores(), max_new_tokens=2).shape == (2, 8)
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), logits(tiny_llama()), rtol=0, atol=0)
+
+
+def test_unloaded_base_model_is_as_before(base):
+    expected = logits(base)
+    unloaded = adapted(base).unload()
+    assert unloaded is base
+    torch.testing.assert_close(logits(unloaded), expected, rtol=0, atol=0)
+
+
 def test_missing_or_misshapen_intuition_is_refused(base):
     model = adapted(base)
     with pytest.raises(ValueError, match=r"intuition=\(batch, num_clusters\).*from_adapter"):

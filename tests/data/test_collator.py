@@ -10,12 +10,12 @@ ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([8], [8]), Encoded([3, 4], [-1
 SCORES = torch.arange(6, dtype=torch.float64).view(3, 2)
 
 
-def test_training_batches_are_padded_on_the_right():
+def test_training_batches_are_padded_on_the_left():
     loader = DataLoader(TrainingSet(ROWS, SCORES, [1, 0, 1]), batch_size=3, collate_fn=Collator(pad_token_id=9))
     (batch,) = loader
-    assert batch["input_ids"].tolist() == [[8, 9, 9], [5, 6, 7], [8, 9, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[8, -100, -100], [-100, 6, 7], [8, -100, -100]]
+    assert batch["input_ids"].tolist() == [[9, 9, 8], [5, 6, 7], [9, 9, 8]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 1]]
+    assert batch["labels"].tolist() == [[-100, -100, 8], [-100, 6, 7], [-100, -100, 8]]
     assert batch["intuition"].tolist() == [[2, 3], [0, 1], [2, 3]]
     assert {name: tensor.dtype for name, tensor in batch.items()} == {
         "input_ids": torch.int64,
@@ -25,25 +25,17 @@ def test_training_batches_are_padded_on_the_right():
     }
 
 
-def test_generation_batches_are_padded_on_the_left_and_have_no_labels():
+def test_generation_batches_have_no_labels():
     items = [{"input_ids": row.input_ids, "intuition": torch.zeros(2)} for row in ROWS[:2]]
-    batch = Collator(pad_token_id=9, padding_side="left")(items)
+    batch = Collator(pad_token_id=9)(items)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 9, 8]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert "labels" not in batch
 
 
-@pytest.mark.parametrize(("multiple", "length"), [(1, 3), (3, 3), (4, 4), (8, 8)])
-def test_length_is_a_multiple(multiple, length):
-    items = list(TrainingSet(ROWS, SCORES, [0, 1]))
-    batch = Collator(pad_token_id=9, pad_to_multiple_of=multiple)(items)
-    assert {batch[name].shape for name in ("input_ids", "attention_mask", "labels")} == {(2, length)}
-
-
 def test_training_set_repeats_rows_without_copying_them():
     dataset = TrainingSet(ROWS, SCORES, [2, 0, 2])
     assert len(dataset) == 3
-    assert dataset.lengths == [2, 3, 2]
     assert dataset[0]["input_ids"] is dataset[2]["input_ids"] is ROWS[2].input_ids
 
 

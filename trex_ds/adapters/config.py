@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from peft import PeftConfig
+from peft import PeftConfig, TaskType
 from peft.utils import PeftType
 
 from trex_ds.adapters.peft_type import add_peft_type
@@ -61,6 +61,8 @@ class TRexConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.TREX  # type: ignore[attr-defined]
+        # Without one PEFT's generate would not know of intuition.
+        self.task_type = self.task_type or TaskType.CAUSAL_LM
         self._centroids: Centroids | None = None
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]

@@ -36,6 +36,8 @@ class TRexModel(BaseTuner):
         if "_side_input" not in self.__dict__:
             self._side_input = SideInput()
             self._adapters_enabled = True
+            self._generating = False
+            self._intuition_hook = model.register_forward_pre_hook(self._take_intuition, with_kwargs=True)
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         if getattr(model, "is_activation_checkpointing", False):
@@ -90,19 +92,28 @@ class TRexModel(BaseTuner):
         super()._enable_adapter_layers(enabled)
         self._adapters_enabled = enabled
 
-    def forward(self, *args: Any, intuition: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The base model's forward with the adapters' updates.
 
         Args:
             *args: as for the base model.
-            intuition: raw cosine scores c(x), (batch, num_clusters); required while an adapter is active.
-            **kwargs: as for the base model.
+            **kwargs: as for the base model, and `intuition`: raw cosine scores c(x), (batch, num_clusters);
+                required while an adapter is active.
 
         Raises:
             ValueError: if an adapter is active and intuition is missing or of another shape.
         """
-        self._side_input.current = self._scores(intuition)
         return self.model(*args, **kwargs)
+
+    def _take_intuition(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Before the base model's forward: keep its `intuition` for the layers.
+
+        A hook, because PEFT calls the base model past this one for some task types.
+        """
+        intuition = kwargs.pop("intuition", None)
+        if not self._generating:
+            self._side_input.current = self._scores(intuition)
+        return args, kwargs
 
     def generate(self, *args: Any, intuition: Tensor | None = None, **kwargs: Any) -> Any:
         """The base model's generate; `intuition` (batch, num_clusters) is repeated for beams and returned sequences.
@@ -111,7 +122,16 @@ class TRexModel(BaseTuner):
             ValueError: as for `forward`.
         """
         with self._side_input.using(self._scores(intuition, expandable=True)):
-            return self.model.generate(*args, **kwargs)
+            self._generating = True
+            try:
+                return self.model.generate(*args, **kwargs)
+            finally:
+                self._generating = False
+
+    def unload(self) -> nn.Module:
+        """Take the adapters out and return the base model."""
+        self._intuition_hook.remove()
+        return super().unload()
 
     def _scores(self, intuition: Tensor | None, expandable: bool = False) -> Scores | None:
         active = [name for name in self.active_adapters if name in self.peft_config] if self._adapters_enabled else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -40,22 +40,12 @@ class TrainingSet(Dataset[dict[str, Any]]):
         row = self._rows[index]
         return {"input_ids": row.input_ids, "labels": row.labels, "intuition": self._scores[index]}
 
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each item, for grouping by length."""
-        return [len(self._rows[index].input_ids) for index in self._indices]
-
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads items to a batch: on the right for training, on the left for generation.
-
-    The length of a batch is a multiple of `pad_to_multiple_of`.
-    """
+    """Pads items to a batch, on the left, so that all rows end together: with their answers, or ready to go on."""
 
     pad_token_id: int
-    padding_side: Literal["left", "right"] = "right"
-    pad_to_multiple_of: int = 1
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch of items with `input_ids`, `intuition` (N,) and, for training, `labels`.
@@ -64,21 +54,17 @@ class Collator:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 on padding), int64
             (batch, seq), and `intuition`, float32 (batch, N).
         """
-        longest = max(len(item["input_ids"]) for item in items)
-        length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         ids = [item["input_ids"] for item in items]
         batch = {
-            "input_ids": self._pad(ids, length, self.pad_token_id),
-            "attention_mask": self._pad([[1] * len(row) for row in ids], length, 0),
+            "input_ids": _pad(ids, self.pad_token_id),
+            "attention_mask": _pad([[1] * len(row) for row in ids], 0),
             "intuition": torch.stack([item["intuition"] for item in items]).float(),
         }
         if "labels" in items[0]:
-            batch["labels"] = self._pad([item["labels"] for item in items], length, IGNORED_LABEL)
+            batch["labels"] = _pad([item["labels"] for item in items], IGNORED_LABEL)
         return batch
 
-    def _pad(self, rows: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:
-        padded = torch.full((len(rows), length), value, dtype=torch.int64)
-        for target, row in zip(padded, rows, strict=True):
-            start = length - len(row) if self.padding_side == "left" else 0
-            target[start : start + len(row)] = torch.tensor(row, dtype=torch.int64)
-        return padded
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    length = max(map(len, rows))
+    return torch.tensor([[value] * (length - len(row)) + list(row) for row in rows])

@@ -97,7 +97,7 @@ def _answer(
 ) -> list[str]:
     from transformers import GenerationConfig
 
-    collate = Collator(tokenizer.pad_token_id, padding_side="left")
+    collate = Collator(tokenizer.pad_token_id)
     batch = collate([{"input_ids": q.input_ids, "intuition": q.intuition} for q in questions])
     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
     settings = GenerationConfig(

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import statistics
+import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def train(recipe: Recipe) -> Summary:
 
     Writes to `recipe.output_dir`: the adapter with its centroids (`adapter/`), the resolved recipe,
     the evaluations with every answer (`evaluation_base.json`, `evaluation_<step>.json`),
-    `metrics.jsonl`, and checkpoints where asked for.
+    `metrics.jsonl`, `summary.json`, and checkpoints where asked for.
 
     Raises:
         ConfigError: for a problem that only the data or the machine shows.
@@ -60,13 +61,15 @@ def train(recipe: Recipe) -> Summary:
     _quiet_libraries()
     check_processes_fit()
     device = start_distributed(recipe.training.timeout_minutes)
+    started = time.perf_counter()
     with naming_the_rank():
         tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0)
         prepared = prepare(recipe, device)
         with tracker:
             on_rank_zero(lambda: _write_recipe(recipe, Path(recipe.output_dir)))
             tracker.log_params(flatten(to_dict(recipe)))
-            summary = _train(recipe, prepared, tracker, device)
+            summary = _train(recipe, prepared, tracker, device, started)
+            on_rank_zero(lambda: summary.save(Path(recipe.output_dir) / "summary.json", recipe.seed))
         if rank() == 0:
             print_summary(summary, tracker.describe())
         return summary
@@ -141,7 +144,7 @@ def build_model(recipe: Recipe, centroids: Centroids) -> Any:
     return model
 
 
-def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device) -> Summary:
+def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device, started: float) -> Summary:
     arguments = _training_arguments(recipe)
     model = build_model(recipe, prepared.centroids)
     if recipe.training.gradient_checkpointing:
@@ -200,6 +203,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         trainable_parameters=trainable,
         base_parameters=total - trainable,
         tokens_per_second=statistics.median(rates) if rates else math.nan,
+        seconds=time.perf_counter() - started,
         adapter=adapter,
     )
 

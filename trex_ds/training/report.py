@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from trex_ds.environment import describe_environment
 from trex_ds.evaluation import Estimate, Evaluation
+from trex_ds.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,33 @@ class Summary:
     base_parameters: int
     tokens_per_second: float
     """Median over the logged intervals of tokens that are not padding, all ranks together."""
+    seconds: float
+    """Of the whole job, from the start of the process group to the saved adapter."""
     adapter: Path
+
+    def save(self, path: Path, seed: int) -> None:
+        """Write every figure of the summary with date, hardware, versions and seed, as JSON."""
+        gains, mean_gain = self.adapted.gain_over(self.base)
+        before, after = self.base.per_task(), self.adapted.per_task()
+        content = {
+            "tasks": {
+                task: {"base": asdict(before[task]), "adapted": asdict(after[task]), "difference": asdict(gains[task])}
+                for task in after
+            },
+            "mean": {
+                "base": asdict(self.base.mean()),
+                "adapted": asdict(self.adapted.mean()),
+                "difference": asdict(mean_gain),
+            },
+            "trainable_parameters": self.trainable_parameters,
+            "base_parameters": self.base_parameters,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds": self.seconds,
+            "seed": seed,
+            "environment": describe_environment(),
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
 
 
 def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:

@@ -1,4 +1,4 @@
-"""transformers' Trainer, with intuition scores in float32 and tokens counted."""
+"""transformers' Trainer, with intuition scores in float32, logits of answers only, and tokens counted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
+from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import sum_over_ranks
 
 
@@ -18,6 +19,8 @@ class TRexTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        # `compute_loss` divides by num_items_in_batch, which the Trainer counts only for those that say so.
+        self.model_accepts_loss_kwargs = True
         # Rows times length, tokens that are not padding, tokens with a loss: on the device, because
         # reading them each step would wait for it.
         self._token_counts = torch.zeros(3, dtype=torch.int64, device=self.args.device)
@@ -30,10 +33,37 @@ class TRexTrainer(Trainer):
         prepared["intuition"] = intuition
         return prepared
 
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy summed over this batch's answer tokens, over those of the whole step on all ranks.
+
+        Logits are computed for answers only: with a large vocabulary and short answers those of the
+        prompts would be a good part of a small model's work and most of its memory. Rows end with
+        their answer (padding is on the left), so the last positions are all that the loss needs.
+        """
+        labels, mask = inputs.pop("labels"), inputs["attention_mask"]
+        kept = labels.shape[1] - int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
+        outputs = model(
+            **inputs,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            logits_to_keep=kept + 1,  # a label is predicted from the position before it
+            use_cache=False,
+        )
+        logits = outputs.logits[:, :-1].flatten(0, 1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = labels[:, -kept:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL, reduction="sum")
+        # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
+        loss = loss / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
     def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's step, counting tokens."""
         mask, labels = inputs["attention_mask"], inputs["labels"]
-        counts = torch.stack([torch.tensor(mask.numel(), device=mask.device), mask.sum(), (labels != -100).sum()])
+        counts = torch.stack(
+            [torch.tensor(mask.numel(), device=mask.device), mask.sum(), (labels != IGNORED_LABEL).sum()]
+        )
         self._token_counts += counts.to(self._token_counts.device)
         return super().training_step(model, inputs, *args, **kwargs)
 
