@@ -27,9 +27,7 @@ SHAPES = {
 def test_trainable_parameters(size, num_in, num_out, expected):
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(vocab_size=32000, **SHAPES[size]))
-        config = TRexConfig(
-            task_type="CAUSAL_LM", num_in_experts=num_in, num_out_experts=num_out, num_clusters=num_in * num_out
-        )
+        config = TRexConfig(num_in_experts=num_in, num_out_experts=num_out, num_clusters=num_in * num_out)
         model = get_peft_model(model, config)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
 
@@ -37,6 +35,6 @@ def test_trainable_parameters(size, num_in, num_out, expected):
 def test_experts_alone():
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(vocab_size=32000, **SHAPES["7b"]))
-        model = get_peft_model(model, TRexConfig(task_type="CAUSAL_LM"))
+        model = get_peft_model(model, TRexConfig())
     experts = sum(p.numel() for n, p in model.named_parameters() if ".trex_" in n and ".trex_router." not in n)
     assert experts == 15_434_176

@@ -22,7 +22,7 @@ def scores(batch: int = 2, num_clusters: int = 32, seed: int = 0) -> torch.Tenso
 
 
 def adapted(base, randomise: bool = True, **fields) -> PeftModel:
-    model = get_peft_model(base, TRexConfig(task_type="CAUSAL_LM", **fields))
+    model = get_peft_model(base, TRexConfig(**fields))
     if randomise:
         perturb(model)
     return model
@@ -141,7 +141,7 @@ def test_disable_adapter(base):
 def test_several_adapters(base):
     expected = logits(base)
     model = adapted(base)
-    model.add_adapter("other", TRexConfig(task_type="CAUSAL_LM", num_in_experts=8, num_out_experts=4))
+    model.add_adapter("other", TRexConfig(num_in_experts=8, num_out_experts=4))
     perturb(model, "other", seed=2)
     first = logits(model, intuition=scores())
     model.set_adapter("other")
@@ -165,9 +165,7 @@ def test_several_adapters(base):
 @pytest.mark.parametrize("transform", ["raw", "centered", "mapped"])
 def test_save_and_load(base, tmp_path, transform):
     num_clusters = 5 if transform == "mapped" else 32
-    config = TRexConfig(
-        task_type="CAUSAL_LM", intuition_transform=transform, num_clusters=num_clusters, modules_to_save=["norm"]
-    )
+    config = TRexConfig(intuition_transform=transform, num_clusters=num_clusters, modules_to_save=["norm"])
     centroids = planted_centroids(num_clusters)
     config.attach_centroids(centroids)
     model = get_peft_model(base, config)
@@ -187,7 +185,7 @@ def test_save_and_load(base, tmp_path, transform):
 
 def test_second_adapter_keeps_its_own_folder_and_centroids(base, tmp_path):
     model = adapted(base)
-    other = TRexConfig(task_type="CAUSAL_LM")
+    other = TRexConfig()
     other.attach_centroids(planted_centroids(32, seed=7))
     model.add_adapter("other", other)
     model.save_pretrained(tmp_path)
@@ -198,7 +196,7 @@ def test_second_adapter_keeps_its_own_folder_and_centroids(base, tmp_path):
 
 
 def test_a_missing_file_is_named(base, tmp_path):
-    config = TRexConfig(task_type="CAUSAL_LM")
+    config = TRexConfig()
     config.attach_centroids(planted_centroids(32))
     get_peft_model(base, config).save_pretrained(tmp_path)
     (tmp_path / "centroids.safetensors").unlink()
@@ -207,7 +205,7 @@ def test_a_missing_file_is_named(base, tmp_path):
 
 
 def test_swapped_centroids_are_refused(base, tmp_path):
-    config = TRexConfig(task_type="CAUSAL_LM")
+    config = TRexConfig()
     config.attach_centroids(planted_centroids(32))
     get_peft_model(base, config).save_pretrained(tmp_path)
     planted_centroids(32, seed=3).save(tmp_path)
@@ -332,7 +330,7 @@ def test_any_number_of_clusters_reaches_every_pair(base, num_clusters):
 
 
 def test_centered_standardises_by_the_stored_statistics(base):
-    config = TRexConfig(task_type="CAUSAL_LM", intuition_transform="centered")
+    config = TRexConfig(intuition_transform="centered")
     centroids = planted_centroids(32)
     config.attach_centroids(centroids)
     model = get_peft_model(base, config)

@@ -25,6 +25,8 @@ class TRexConfig(PeftConfig):
         ValueError: naming every field whose value makes no adapter.
     """
 
+    # PEFT's default is None, whose generate would not know of intuition.
+    task_type: str | TaskType | None = field(default=TaskType.CAUSAL_LM, metadata={"help": "PEFT's task type"})
     num_in_experts: int = field(default=4, metadata={"help": "I, input-side rank-one experts"})
     num_out_experts: int = field(default=8, metadata={"help": "J, output-side rank-one experts"})
     num_clusters: int = field(default=32, metadata={"help": "N, semantic clusters"})
@@ -60,9 +62,7 @@ class TRexConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.TREX  # type: ignore[attr-defined]
-        # Without one PEFT's generate would not know of intuition.
-        self.task_type = self.task_type or TaskType.CAUSAL_LM
+        self.peft_type = PeftType.TREX
         self._centroids: Centroids | None = None
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]

@@ -107,7 +107,8 @@ class _RoutedUpdate(torch.autograd.Function):
     # Only the parameters themselves, x and h are saved: ZeRO-3 empties and refills parameters in
     # place, so a saved copy or concatenation of them would keep gathered weights alive.
     @staticmethod
-    def forward(ctx: Any, y, x, A, B, W_r, omega, gamma, intuition, scales):
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        y, x, A, B, W_r, omega, gamma, intuition, scales = inputs
         num_in = A.shape[0]
         h = torch.nn.functional.linear(x, torch.cat((A, W_r)).to(x.dtype))
         z = _mix(h[..., :num_in], h[..., num_in:], omega, gamma, intuition, scales)
@@ -118,7 +119,7 @@ class _RoutedUpdate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, h, A, B, W_r, omega, gamma, intuition = ctx.saved_tensors
         num_in = A.shape[0]
         with torch.enable_grad():

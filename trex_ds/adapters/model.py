@@ -43,7 +43,7 @@ class TRexModel(BaseTuner):
         if getattr(model, "is_activation_checkpointing", False):
             self.gradient_checkpointing_enable()
 
-    def _check_new_adapter_config(self, config: TRexConfig) -> None:  # type: ignore[override]
+    def _check_new_adapter_config(self, config: TRexConfig) -> None:
         super()._check_new_adapter_config(config)
         if config.intuition_transform == "centered" and config.centroids is None:
             raise ValueError(
@@ -52,7 +52,7 @@ class TRexModel(BaseTuner):
             )
 
     @staticmethod
-    def _check_target_module_exists(peft_config: TRexConfig, key: str) -> Any:  # type: ignore[override]
+    def _check_target_module_exists(peft_config: TRexConfig, key: str) -> Any:
         # PEFT resolves "all-linear" to full names, and for a full name it forgets layers_to_transform.
         layers = peft_config.layers_to_transform
         if layers is not None:
@@ -63,7 +63,7 @@ class TRexModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: TRexConfig,  # type: ignore[override]
+        peft_config: TRexConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,

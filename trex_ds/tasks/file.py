@@ -81,8 +81,10 @@ def load(location: str, config: TaskConfig) -> list[Task]:
         for side, (field, count) in zip(sides, wanted.items(), strict=True):
             if count is not None and count > len(side):
                 logger.warning("%s: %s is %d, task %r has only %d", path, field, count, name, len(side))
-        chosen = [choose(side, n, config.seed) for side, n in zip(sides, wanted.values(), strict=True)]
-        tasks.append(Task(name, *chosen, weight=config.weight))
+        train_chosen, held_out_chosen = [
+            choose(side, n, config.seed) for side, n in zip(sides, wanted.values(), strict=True)
+        ]
+        tasks.append(Task(name, train_chosen, held_out_chosen, weight=config.weight))
     if missing:
         raise ValueError(f"{path}: {'; '.join(missing)}; at least one of each is needed: {way_out}")
     return tasks

@@ -33,7 +33,7 @@ class _AdapterMethods:
 
     def build(self) -> TRexConfig:
         """The PEFT configuration that this section describes."""
-        return TRexConfig(task_type="CAUSAL_LM", **dataclasses.asdict(self))  # type: ignore[call-overload]
+        return TRexConfig(**dataclasses.asdict(self))  # type: ignore[call-overload]
 
 
 def _adapter_section() -> type:

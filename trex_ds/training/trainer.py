@@ -89,7 +89,7 @@ class JobCallback(TrainerCallback):
 
     def __init__(
         self,
-        evaluate: Callable[[int], None],
+        evaluate: Callable[[int], object],
         every: int | None,
         report: Callable[[dict[str, float], int], None],
     ):

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from trex_ds.evaluation import Estimate, Evaluation, Item
+
+
+def evaluation(**scores: list[float]) -> Evaluation:
+    return Evaluation([Item(t, f"{t} {i}", "a", "b", s) for t, values in scores.items() for i, s in enumerate(values)])
+
+
+def test_accuracy_and_standard_error_per_task():
+    values = [1.0, 0.0, 1.0, 1.0, 0.0]
+    result = evaluation(sums=values, words=[1.0, 1.0]).per_task()
+    assert result["sums"].n == 5
+    assert result["sums"].value == pytest.approx(0.6)
+    assert result["sums"].standard_error == pytest.approx(np.std(values, ddof=1) / math.sqrt(5))
+    assert result["words"] == Estimate(2, 1.0, 0.0)
+
+
+def test_mean_weighs_tasks_equally():
+    measured = evaluation(sums=[1.0, 0.0, 1.0, 1.0], words=[0.0, 1.0])
+    mean, tasks = measured.mean(), measured.per_task()
+    assert mean.n == 6
+    assert mean.value == pytest.approx((0.75 + 0.5) / 2)
+    errors = [task.standard_error for task in tasks.values()]
+    assert mean.standard_error == pytest.approx(math.hypot(*errors) / 2)
+
+
+def test_gain_is_paired_by_item():
+    before, after = evaluation(sums=[0.0, 1.0, 0.0, 1.0]), evaluation(sums=[1.0, 1.0, 0.0, 1.0])
+    per_task, mean = after.gain_over(before)
+    assert per_task["sums"].value == mean.value == pytest.approx(0.25)
+    assert mean.standard_error == pytest.approx(np.std([1, 0, 0, 0], ddof=1) / 2)
+
+
+def test_gain_over_other_items_is_refused():
+    with pytest.raises(ValueError, match="different items"):
+        evaluation(sums=[1.0]).gain_over(evaluation(words=[1.0]))
+
+
+def test_one_item_has_no_standard_error():
+    assert math.isnan(evaluation(sums=[1.0]).per_task()["sums"].standard_error)
+
+
+def test_metric_names():
+    metrics = evaluation(sums=[1.0, 0.0], words=[1.0, 1.0]).metrics()
+    assert metrics["eval/sums/accuracy"] == 0.5
+    assert metrics["eval/words/n"] == 2.0
+    assert metrics["eval/mean/accuracy"] == 0.75
+    assert len(metrics) == 9
+
+
+def test_save_and_load(tmp_path):
+    measured = evaluation(sums=[1.0, 0.0], wörter=[1.0])
+    measured.save(tmp_path / "evaluation.json")
+    assert Evaluation.load(tmp_path / "evaluation.json") == measured

