@@ -10,7 +10,8 @@ export HF_HUB_OFFLINE     ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 # pip's resolver has nothing to search for: constraints.txt names every version. --no-compile leaves
-# byte-compiling to the first import, which compiles only what is used.
+# byte-compiling to the first import, which compiles only what is used, and must be allowed to keep it.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt
 
 .PHONY: quickstart test check environment clean

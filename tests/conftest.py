@@ -7,11 +7,18 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import multiprocessing
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 torch.set_num_threads(1)
+
+# Tests with several ranks fork them from one process that has done the imports: those take half a minute.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["torch", "transformers", "deepspeed", "trex_ds.training.job"]
+)
 
 
 def tiny_llama(seed: int = 0, **overrides) -> LlamaForCausalLM:

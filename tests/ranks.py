@@ -1,4 +1,4 @@
-"""Runs a function on several ranks, each a process of its own with the imports already done."""
+"""Runs a function on several ranks, each a process of its own with the imports already done (see conftest.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "transformers", "deepspeed", "trex_ds.training.job"])
 
 
 def free_port() -> int:

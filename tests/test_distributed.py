@@ -60,7 +60,7 @@ def collect(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict[str, Any]]:
     folder = str(tmp_path_factory.mktemp("ranks"))
-    mp.spawn(collect, args=(folder,), nprocs=WORLD)
+    mp.start_processes(collect, args=(folder,), nprocs=WORLD, start_method="forkserver")
     return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
@@ -75,16 +75,16 @@ def test_on_rank_zero_runs_once_and_all_get_the_result(ranks):
 
 def test_error_on_rank_zero_is_raised_everywhere(ranks):
     assert ranks[0]["rank_zero_fails"] == "KeyError: 'lost'"
-    assert ranks[1]["rank_zero_fails"] == "RuntimeError: rank 0 failed, so rank 1 stops: KeyError: 'lost'"
+    assert ranks[1]["rank_zero_fails"] == "PeerError: rank 0 failed, so rank 1 stops: KeyError: 'lost'"
 
 
 def test_result_that_cannot_be_pickled_does_not_leave_ranks_waiting(ranks):
     assert "pickle" in ranks[0]["rank_zero_unpicklable"]
-    assert ranks[1]["rank_zero_unpicklable"].startswith("RuntimeError: rank 0 failed, so rank 1 stops: ")
+    assert ranks[1]["rank_zero_unpicklable"].startswith("PeerError: rank 0 failed, so rank 1 stops: ")
 
 
 def test_agree_raises_on_all_ranks_and_names_the_failed_one(ranks):
-    assert ranks[0]["one_rank_fails"] == "RuntimeError: rank 1: OSError: disk full"
+    assert ranks[0]["one_rank_fails"] == "PeerError: rank 1: OSError: disk full"
     assert ranks[1]["one_rank_fails"] == "OSError: disk full"
     assert [r["all_ranks_fail"] for r in ranks] == ["ValueError: from 0", "ValueError: from 1"]
     assert [r["no_rank_fails"] for r in ranks] == [None, None]

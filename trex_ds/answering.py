@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import yaml
 
-from trex_ds.data import Collator, encode_prompt
+from trex_ds.data import encode_prompt
+from trex_ds.evaluation import answer
 from trex_ds.intuition import Intuition
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
 
@@ -33,6 +34,8 @@ class Answerer:
         """
         from peft import PeftModel
 
+        import trex_ds.adapters  # noqa: F401 (PEFT learns of T-REX)
+
         folder = Path(folder)
         for name in ("adapter_config.json", "adapter_model.safetensors", "centroids.safetensors", "recipe.yaml"):
             if not (folder / name).is_file():
@@ -52,21 +55,8 @@ class Answerer:
         tokenizer = load_tokenizer(config.name, config.revision)
         return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"])
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64) -> list[str]:
         """Greedy answers to `prompts`, one each."""
         ids = [encode_prompt(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
-        scores = self.intuition(prompts)
-        collate = Collator(self.tokenizer.pad_token_id)
-        batch = collate([{"input_ids": i, "intuition": c} for i, c in zip(ids, scores, strict=True)])
-        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        out = self.model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        new = out[:, batch["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        scores = list(self.intuition(prompts))
+        return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device)

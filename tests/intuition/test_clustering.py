@@ -20,8 +20,6 @@ TOPICS = {"sums": 60, "cities": 50, "verbs": 40, "rivers": 30, "logic": 20, "che
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict]:
     """What each (world size, rank) got."""
     folder: Path = tmp_path_factory.mktemp("worlds")
-    # Imports take longer than all the rest, and a fork server makes them once for all processes.
-    torch.multiprocessing.get_context("forkserver").set_forkserver_preload([worlds.__name__])
     torch.multiprocessing.start_processes(
         worlds.run, args=(folder,), nprocs=max(worlds.WORLD_SIZES), start_method="forkserver"
     )

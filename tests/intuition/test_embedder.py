@@ -67,7 +67,7 @@ def test_identity_follows_the_weights_and_not_the_folder(minilm, model_folder, t
     tuned = linked_copy(model_folder, tmp_path / "tuned")
     (weights_file,) = tuned.glob("*.safetensors")
     weights = load_file(weights_file)
-    next(iter(weights.values())).view(-1)[0] += 1
+    next(tensor for tensor in weights.values() if tensor.is_floating_point()).view(-1)[0] += 1
     weights_file.unlink()
     save_file(weights, weights_file, {"format": "pt"})
     difference = SentenceTransformerEmbedder(str(tuned), device="cpu").identity.difference(minilm.identity)

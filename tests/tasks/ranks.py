@@ -1,4 +1,4 @@
-"""What each rank does in `test_all_ranks_get_equal_examples`; importable, so that it can be spawned."""
+"""What each rank does in `test_all_ranks_get_equal_examples`; importable, so that other processes can run it."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_task_that_depends_on_the_hash_seed_warns(monkeypatch, caplog):
 @pytest.mark.timeout(180)
 def test_all_ranks_get_equal_examples(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    torch.multiprocessing.spawn(ranks.run, args=(tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(ranks.run, args=(tmp_path,), nprocs=2, start_method="forkserver")
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first["scores"] == [1.0] * 5

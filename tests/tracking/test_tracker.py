@@ -53,7 +53,7 @@ def server(tmp_path_factory) -> Iterator[str]:
             process.wait()
 
 
-@pytest.fixture(params=["store", "server"])
+@pytest.fixture(params=["store", pytest.param("server", marks=pytest.mark.slow)])
 def uri(request) -> str:
     return request.getfixturevalue(request.param)
 
@@ -74,7 +74,7 @@ def test_everything_logged_arrives(uri, tmp_path, caplog):
     (folder / "deep" / "weights").write_bytes(b"\x00\x01")
     (tmp_path / "report.md").write_text("# hi")
     params = {f"section.p{i}": i for i in range(150)} | {"long": "ü" * 7000, "odd,name": None}
-    with Tracker(TrackingConfig(experiment="all", run_name="me", uri=uri), tmp_path / "run") as tracker:
+    with Tracker(TrackingConfig(experiment="all", run_name="me", uri=uri, timeout=60.0), tmp_path / "run") as tracker:
         tracker.log_params(params)
         tracker.set_tags({"git": "abc", "long": "t" * 9000})
         for step in range(3):

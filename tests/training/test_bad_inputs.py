@@ -49,7 +49,7 @@ def test_wrong_recipe(tmp_path, arguments, messages):
 
 def test_all_problems_are_named_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        read(write_recipe(tmp_path), "--model.name", "/nowhere", "--tasks.0.source", "gym:silogism", "--sed", "1")
+        read(write_recipe(tmp_path), "--model.name", "/nowhere", "--tasks.0.source", "file:none.jsonl", "--sed", "1")
     assert len(caught.value.problems) == 3
 
 

@@ -31,7 +31,7 @@ def items():
 
 @pytest.fixture
 def model():
-    model = get_peft_model(tiny_llama().double(), TRexConfig())
+    model = get_peft_model(tiny_llama(attn_implementation="sdpa").double(), TRexConfig())
     perturb(model)
     return model.double()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,16 @@ def evaluate(
     for number in tqdm(range(rounds), desc=description, disable=rank() != 0, mininterval=5.0):
         mine = number * world_size() + rank()
         batch = batches[min(mine, len(batches) - 1)]
-        texts = _answer(model, tokenizer, [questions[i] for i in batch], config, device, use_adapter)
+        asked = [questions[i] for i in batch]
+        with nullcontext() if use_adapter else model.disable_adapter():
+            texts = answer(
+                model,
+                tokenizer,
+                [q.input_ids for q in asked],
+                [q.intuition for q in asked],
+                config.max_new_tokens,
+                device,
+            )
         if mine < len(batches):
             answers.update(zip(batch, texts, strict=True))
     model.train(was_training)
@@ -87,31 +97,36 @@ def evaluate(
 
 
 @torch.no_grad()
-def _answer(
+def answer(
     model: Any,
     tokenizer: Any,
-    questions: Sequence[Question],
-    config: EvaluationConfig,
+    prompts: Sequence[Sequence[int]],
+    intuition: Sequence[Tensor],
+    max_new_tokens: int,
     device: torch.device,
-    use_adapter: bool,
 ) -> list[str]:
+    """Greedy answers to encoded prompts, as one batch.
+
+    Args:
+        model: an adapted model; with its adapters disabled it answers as the base model.
+        tokenizer: the model's.
+        prompts: token ids.
+        intuition: raw scores of each, (num_clusters,).
+        max_new_tokens: longest answer.
+        device: where the model computes.
+    """
     from transformers import GenerationConfig
 
-    collate = Collator(tokenizer.pad_token_id)
-    batch = collate([{"input_ids": q.input_ids, "intuition": q.intuition} for q in questions])
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    items = [{"input_ids": ids, "intuition": scores} for ids, scores in zip(prompts, intuition, strict=True)]
+    inputs = {name: tensor.to(device) for name, tensor in Collator(tokenizer.pad_token_id)(items).items()}
     settings = GenerationConfig(
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    if use_adapter:
-        out = model.generate(**inputs, generation_config=settings)
-    else:
-        with model.disable_adapter():
-            out = model.generate(**inputs, generation_config=settings)
+    out = model.generate(**inputs, generation_config=settings)
     new = out[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 

@@ -110,6 +110,8 @@ class Sender:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         # Compute nodes often have no way out, and nobody asked to be reported on.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # It tells of every table it makes in a new database.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         # urllib3 warns of every retry; the one warning that matters is this module's.
         logging.getLogger("urllib3.connectionpool").addFilter(_not_from_this_thread)
 

@@ -58,11 +58,14 @@ def train(recipe: Recipe) -> Summary:
     Raises:
         ConfigError: for a problem that only the data or the machine shows.
     """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
     _quiet_libraries()
     check_processes_fit()
     device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
     with naming_the_rank():
+        unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
         tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0)
         prepared = prepare(recipe, device)
         with tracker:
