@@ -19,7 +19,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list:
+def run_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any, timeout: float = 500) -> list:
     """`function(*arguments)` on `world` ranks, with a launcher's variables set; what each returned.
 
     Raises:

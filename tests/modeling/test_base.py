@@ -38,8 +38,8 @@ def test_saved_folder_has_no_problems(folder):
     [
         ("/no/such/folder", "neither an existing folder nor a hub id"),
         ("./model", "neither an existing folder nor a hub id"),
-        ("embedded:smollm2", f"did you mean {SMOLLM2}"),
-        ("embedded:zzz", f"the only embedded model is {SMOLLM2}"),
+        ("embedded:smollm2", f"the only one is {SMOLLM2}"),
+        ("embedded:zzz", f"the only one is {SMOLLM2}"),
         ("owner/not-cached", "is not a folder, and the hub cannot supply it"),
     ],
 )

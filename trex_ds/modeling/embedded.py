@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import logging
@@ -31,9 +30,7 @@ def cache_folder() -> Path:
 def embedded_problem(name: str) -> str | None:
     """What keeps an `embedded:` model from being loaded, or None."""
     if name != SMOLLM2:
-        near = difflib.get_close_matches(name, [SMOLLM2], n=1, cutoff=0.3)
-        hint = "did you mean" if near else "the only embedded model is"
-        return f"no embedded model {name!r}; {hint} {SMOLLM2}?"
+        return f"no embedded model {name!r}; the only one is {SMOLLM2}"
     try:
         _gguf_file()
     except (PackageNotFoundError, FileNotFoundError):
