@@ -24,6 +24,16 @@ def test_base_model_is_frozen_and_has_the_asked_type(folder):
     assert not any(p.requires_grad for p in model.parameters())
 
 
+def test_output_head_reads_contiguous_states_of_the_kept_positions(folder):
+    model = load_base_model(ModelConfig(name=str(folder), dtype="float32"))
+    read = []
+    model.lm_head.register_forward_pre_hook(lambda _, args: read.append(args[0].is_contiguous()))
+    ids = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    kept = model(input_ids=ids, logits_to_keep=2).logits
+    assert read == [True]
+    torch.testing.assert_close(kept, model(input_ids=ids).logits[:, -2:])
+
+
 def test_tokenizer_without_a_padding_token_pads_with_the_end_of_sequence(folder):
     tokenizer = load_tokenizer(str(folder))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id

@@ -82,4 +82,11 @@ def load_base_model(config: ModelConfig) -> Any:
         attn_implementation=config.attention,
     )
     model.config.use_cache = False  # training recomputes; generate asks for its cache itself
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous_input)
     return model.requires_grad_(False)
+
+
+def _contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    # The hidden states that logits_to_keep selects are a strided view, and torch.matmul of such a view with a
+    # frozen matrix copies the matrix, here the whole vocabulary's, once per row of the batch.
+    return (args[0].contiguous(), *args[1:])
