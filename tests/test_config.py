@@ -269,7 +269,7 @@ def test_config_missing_or_not_found(tmp_path, monkeypatch):
 
 
 def test_message_has_a_header_and_one_line_a_problem():
-    assert str(ConfigError(["a: x", "b: y"])) == "2 problems in the recipe\n  a: x\n  b: y"
+    assert str(ConfigError(["a: x", "b: y"])) == "2 problems found\n  a: x\n  b: y"
 
 
 def test_help_shows_every_field_with_type_default_and_description(capsys, monkeypatch):
@@ -305,11 +305,11 @@ def test_flatten_uses_the_names_of_overrides():
 @pytest.mark.parametrize(
     ("environment", "shown"),
     [
-        ({}, "error: 1 problem in the recipe\n  a: wrong\n"),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, "error: 1 problem in the recipe\n  a: wrong\n"),
+        ({}, "error: 1 problem found\n  a: wrong\n"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, "error: 1 problem found\n  a: wrong\n"),
         ({"RANK": "1", "LOCAL_RANK": "1"}, ""),
         ({"LOCAL_RANK": "1"}, ""),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, "error on rank 8: 1 problem in the recipe\n  a: wrong\n"),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, "error on rank 8: 1 problem found\n  a: wrong\n"),
     ],
 )
 def test_run_or_exit_prints_on_rank_zero_and_ends_all_ranks(capsys, monkeypatch, environment, shown):

@@ -49,7 +49,7 @@ class ConfigError(ValueError):
     def __init__(self, problems: Sequence[str]):
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"{count} in the recipe", *(f"  {line}" for line in self.problems)]))
+        super().__init__("\n".join([f"{count} found", *(f"  {line}" for line in self.problems)]))
 
 
 def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:

@@ -14,7 +14,7 @@ SCALES = RoutingScales(token_scale=6.0, intuition_scale=4.0, gate_sharpness=100.
 
 
 def oracle(y, x, A, B, W_r, omega, gamma, p, scales):
-    """METHOD.md section 2, one token and one rank-one expert b_j a_i^T at a time."""
+    """The formula of docs/method.md, one token and one rank-one expert b_j a_i^T at a time."""
     y, x, A, B, W_r, p = (t.double().numpy() for t in (y, x, A, B, W_r, p))
     k = scales.gate_sharpness
     w = 1 / (1 + math.exp(-k * omega.item()))

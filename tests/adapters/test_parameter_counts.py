@@ -1,4 +1,4 @@
-"""The counts of METHOD.md section 4, to the parameter, on LLaMA-2's shapes without its weights."""
+"""The paper's counts (docs/method.md), to the parameter, on LLaMA-2's shapes without its weights."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def routed_update_reference(
     scales: RoutingScales,
     expert_input: Tensor | None = None,
 ) -> Tensor:
-    """Y + sigmoid(k * gamma) * B (G^T A x), straight from METHOD's formula (arXiv 2404.08985).
+    """Y + sigmoid(k * gamma) * B (G^T A x), the formula of docs/method.md (arXiv 2404.08985).
 
     Args:
         y: the base layer's output, (batch, seq, out_features).

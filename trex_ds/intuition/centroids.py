@@ -34,7 +34,7 @@ def score_statistics(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Centroids:
-    """N unit vectors C of METHOD.md, with all that is needed to score a prompt the same way again.
+    """N unit vectors C of docs/method.md, with all that is needed to score a prompt the same way again.
 
     Compare two of them by `fingerprint`.
     """

@@ -27,7 +27,7 @@ from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmb
 from trex_ds.modeling import load_base_model, load_tokenizer, whole_weights
 from trex_ds.tasks import Task, load_tasks
 from trex_ds.tracking import Tracker
-from trex_ds.training.launching import check_processes_fit, naming_the_rank, start_distributed
+from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
 from trex_ds.training.trainer import JobCallback, TRexTrainer
@@ -61,7 +61,6 @@ def train(recipe: Recipe) -> Summary:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     _quiet_libraries()
-    check_processes_fit()
     device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
     with naming_the_rank():
@@ -244,7 +243,10 @@ def _training_arguments(recipe: Recipe) -> Any:
 def _save_adapter(trainer: TRexTrainer, recipe: Recipe, folder: Path) -> None:
     """Write adapter, centroids, tokenizer and recipe to `folder`; all ranks call it, rank 0 writes."""
     with atomic_path(folder) if rank() == 0 else nullcontext(folder) as temporary:
-        trainer.save_model(str(temporary))
+        with warnings.catch_warnings():
+            # PEFT looks for the base model's config to learn whether its vocabulary grew, which it never does here.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            trainer.save_model(str(temporary))
         if rank() == 0:
             _refuse_empty_tensors(temporary / "adapter_model.safetensors")
             (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all

@@ -17,26 +17,6 @@ from trex_ds.config import ConfigError
 from trex_ds.distributed import rank
 
 
-def check_processes_fit() -> None:
-    """Refuse more processes on this machine than it has accelerators (GPUs, or CPU cores without one).
-
-    Raises:
-        ConfigError: with both numbers.
-    """
-    processes = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    if torch.cuda.is_available():
-        available, kind = torch.cuda.device_count(), "GPUs"
-    else:
-        available, kind = len(os.sched_getaffinity(0)), "CPU cores"
-    if processes > available:
-        raise ConfigError(
-            [
-                f"{processes} processes were started on {socket.gethostname()}, which has {available} {kind}; "
-                f"start at most {available}: deepspeed --num_accelerators {available} ..."
-            ]
-        )
-
-
 def start_distributed(timeout_minutes: float) -> torch.device:
     """Join the job's process group (made for one process if no launcher did); return this rank's device."""
     import deepspeed
