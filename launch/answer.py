@@ -1,6 +1,7 @@
 """Answer prompts with a saved adapter: python launch/answer.py --adapter DIR "How many ...?"."""
 
 import argparse
+import warnings
 
 
 def main() -> None:
@@ -10,7 +11,13 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens")
     arguments = parser.parse_args()
 
+    # Deprecations inside PEFT and transformers are no news to who asks a question.
+    warnings.simplefilter("ignore", FutureWarning)
+    from transformers.utils import logging as transformers_logging
+
     from trex_ds.answering import Answerer
+
+    transformers_logging.disable_progress_bar()
 
     try:
         answerer = Answerer.from_adapter(arguments.adapter)
