@@ -1,7 +1,7 @@
 """Tasks: where examples come from and how answers are scored."""
 
-from trex_ds.tasks.base import Example, Scorer, Task, exact_match
+from trex_ds.tasks.base import Example, Scorer, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import load_tasks
+from trex_ds.tasks.sources import fingerprint, read_examples, scorer
 
-__all__ = ["Example", "Scorer", "Task", "TaskConfig", "exact_match", "load_tasks"]
+__all__ = ["Example", "Scorer", "Split", "TaskConfig", "exact_match", "fingerprint", "read_examples", "scorer"]

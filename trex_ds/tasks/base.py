@@ -1,28 +1,38 @@
-"""What a task is: examples to train and to evaluate on, and a way to score an answer."""
+"""What tasks are made of: examples to train and to evaluate on, and a way to score an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Split = Literal["train", "evaluation"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with its reference answer.
-
-    `record` is what the task's own scorer needs beyond the answer (a reasoning-gym entry, say);
-    it never reaches the model.
-    """
+    """One prompt with its reference answer."""
 
     prompt: str
     answer: str
     task: str
     choices: tuple[str, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
+    """Turns of a conversation before the prompt, each a role and a text."""
+    plain: bool = False
+    """The answer continues the prompt as it stands: no chat template and no line break between them."""
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """What scoring needs beyond the answer, as plain JSON data (where a benchmark's item lies, say); it
+    never reaches the model."""
+
+    @property
+    def text(self) -> str:
+        """What the example asks, in one text: the history's turns and the prompt; this is what is embedded."""
+        return "\n".join([*(text for _, text in self.history), self.prompt])
 
 
 Scorer = Callable[[Example, str], float]
+"""Takes an example and the generated text; a value in [0, 1]."""
 
 
 def exact_match(example: Example, generated: str) -> float:
@@ -32,18 +42,3 @@ def exact_match(example: Example, generated: str) -> float:
 
 def _normalise(text: str) -> str:
     return " ".join(text.split()).casefold()
-
-
-@dataclass(frozen=True)
-class Task:
-    """A named task; no prompt is in both its train and its evaluation examples.
-
-    `weight` is how often a training example is seen in an epoch (2.0: twice, 0.5: every other one).
-    `score` takes an example and the generated text and returns a value in [0, 1]; it can be pickled.
-    """
-
-    name: str
-    train: list[Example]
-    evaluation: list[Example]
-    score: Scorer = exact_match
-    weight: float = 1.0

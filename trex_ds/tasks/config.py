@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from trex_ds.config import section
 from trex_ds.tasks.sources import source_problems
@@ -16,21 +16,22 @@ class TaskConfig:
     """One source of tasks."""
 
     source: str
-    """gym:NAME, a task of reasoning-gym made on the spot, or file:PATH, a JSONL file of prompts and answers."""
+    """gym:NAME, a task of reasoning-gym made on the spot; file:PATH, your own examples; hub:ID, a dataset of the
+    hub; or lm_eval:NAME, any task or group of lm-evaluation-harness."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """How often a training example is seen in an epoch: 2.0 is twice, 0.5 is every other one."""
-    train_examples: PositiveInt | None = None
-    """Training examples of each task; null: 1000 of a gym task, all of a file."""
-    evaluation_examples: PositiveInt | None = None
-    """Evaluation examples of each task; null: 100 of a gym task, all of a file."""
+    """How often its examples are seen, on top of what data.mixing says: 2.0 is twice, 0.5 every other one."""
+    train_examples: NonNegativeInt | None = None
+    """Training examples of each task at most; null: 1000 of a gym task, else all; 0: only evaluate."""
+    evaluation_examples: NonNegativeInt | None = None
+    """Evaluation examples of each task at most; null: 100 of a gym task, else all; 0: only train."""
     evaluation_source: str | None = None
-    """file: only. file:PATH of the evaluation examples; null: a part of the source's own."""
+    """file: and hub: only. Where the evaluation examples come from; null: a part of the source's own."""
     evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """file: only. The part of the prompts that is kept for evaluation."""
+    """file: and hub: only. The part of the prompts that is kept for evaluation."""
     seed: int = 0
-    """Seed of what a gym task makes and of how a file is split."""
+    """Seed of what a gym task makes, of how a source is split and of which examples a cap leaves."""
     options: dict[str, Any] = field(default_factory=dict)
-    """gym: only. Settings of the task, such as {max_words: 10}."""
+    """gym: settings of the task, such as {max_words: 10}. lm_eval: {training_split: NAME} for a task that names none."""
 
     def problems(self) -> list[str]:
         """A source that does not exist, and settings that it does not take."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import cached_property
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.tasks.base import Example, Task
-from trex_ds.tasks.seeding import stable_hash
+from trex_ds.tasks.base import Example, Scorer, Split
+from trex_ds.tasks.seeding import stable_hash, text_digest
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig
@@ -53,20 +55,19 @@ class SolvedByOwnScorer:
 
     def __call__(self, example: Example, generated: str) -> float:
         """1.0 or 0.0."""
+        assert example.record is not None
+        seed, size, index = (example.record[key] for key in ("seed", "size", "index"))
+        dataset = _create(self.name, json.dumps(self.options, sort_keys=True), seed, size)
+        # Made again rather than stored: entries hold what no file format keeps as it was.
+        entry = dataset[index]
+        if entry["question"] != example.prompt:
+            raise RuntimeError(f"gym:{self.name} makes another example {index} of seed {seed} than when it was prepared")
         try:
-            mark = self._dataset.score_answer(generated.strip(), example.record)
+            mark = dataset.score_answer(generated.strip(), entry)
         except Exception as error:  # scorers parse free text, each with its own exceptions
             logger.debug("%s: the scorer failed on %r: %r", self.name, generated, error)
             return 0.0
         return float(mark >= _SOLVED)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The dataset is left out: some hold functions that cannot be pickled.
-        return SolvedByOwnScorer, (self.name, self.options)
-
-    @cached_property
-    def _dataset(self) -> Any:
-        return _create(self.name, self.options, seed=0, size=1)
 
 
 def problems(name: str, config: TaskConfig) -> list[str]:
@@ -79,6 +80,8 @@ def problems(name: str, config: TaskConfig) -> list[str]:
         return [f"source: reasoning-gym has no task {name!r}; {hint}"]
     if name in RUNS_GENERATED_TEXT:
         return [f"source: the scorer of gym:{name} runs the generated text as Python code; take another task"]
+    if name in DEPENDS_ON_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") == "random":
+        return [f"source: gym:{name} makes other examples in every process; set PYTHONHASHSEED=0, or take another task"]
     config_class = DATASETS[name][1]
     known = [field.name for field in fields(config_class) if field.name not in _OWN_FIELDS]
     found = []
@@ -102,66 +105,80 @@ def unused(config: TaskConfig) -> list[str]:
     return ["evaluation_source", "evaluation_fraction"]
 
 
-def load(name: str, config: TaskConfig) -> list[Task]:
-    """The one task `name`.
+def fingerprint(name: str, config: TaskConfig, mirror: str | None) -> str:
+    """Version of reasoning-gym."""
+    seed = os.environ.get("PYTHONHASHSEED", "random") if name in DEPENDS_ON_HASH_SEED else ""
+    return f"reasoning-gym {version('reasoning-gym')} {seed}"
 
-    Train and evaluation examples have distinct prompts. Their seeds are hashes of the config's:
-    reasoning-gym makes example i of seed s from s + i, so those of s and s + 1 are nearly the same.
+
+def scorer(name: str, config: TaskConfig) -> Scorer:
+    """The task's own, full marks only."""
+    return SolvedByOwnScorer(name, config.options)
+
+
+def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Split, Example]]:
+    """The evaluation examples, then the training examples; all with distinct prompts.
+
+    The seeds of the two are hashes of the config's: reasoning-gym makes example i of seed s from
+    s + i, so those of s and s + 1 are nearly the same.
 
     Raises:
         ValueError: the task has no single reference answer, or no training example is left.
     """
-    if name in DEPENDS_ON_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") == "random":
-        logger.warning(
-            "gym:%s makes other examples in every process; set PYTHONHASHSEED=0 to make runs repeatable", name
-        )
-    evaluation = _draw(name, config, "evaluation", config.evaluation_examples or EVALUATION_EXAMPLES, set())
-    score = SolvedByOwnScorer(name, config.options)
-    if not score(evaluation[0], evaluation[0].answer):
-        raise ValueError(f"gym:{name}: its scorer does not accept its own reference answer; take another task")
-    prompts = {example.prompt for example in evaluation}
-    train = _draw(name, config, "train", config.train_examples or TRAIN_EXAMPLES, prompts)
-    if not train:
-        raise ValueError(
-            f"gym:{name}: its {len(evaluation)} evaluation examples have all the prompts it makes, none is left "
-            "for training; lower evaluation_examples, or make the task wider by its options"
-        )
-    return [Task(name, train, evaluation, score, config.weight)]
+    wanted = {
+        "evaluation": EVALUATION_EXAMPLES if config.evaluation_examples is None else config.evaluation_examples,
+        "train": TRAIN_EXAMPLES if config.train_examples is None else config.train_examples,
+    }
+    score = scorer(name, config)
+    seen: set[int] = set()
+    splits: tuple[Split, ...] = ("evaluation", "train")
+    for split in splits:
+        made = 0
+        for example in _draw(name, config, split, wanted[split], seen):
+            if not made and not score(example, example.answer):
+                raise ValueError(f"gym:{name}: its scorer does not accept its own reference answer; take another task")
+            made += 1
+            yield split, example
+        if wanted[split] and not made:
+            raise ValueError(
+                f"gym:{name}: its {len(seen)} evaluation examples have all the prompts it makes, none is left "
+                "for training; lower evaluation_examples, or make the task wider by its options"
+            )
 
 
-def _draw(name: str, config: TaskConfig, split: str, wanted: int, taken: Collection[str]) -> list[Example]:
-    """Up to `wanted` examples with distinct prompts, none of them in `taken`."""
-    seed = stable_hash(config.seed, split, name)
-    dataset = _create(name, config.options, seed=seed, size=_ATTEMPTS * wanted)
-    drawn: dict[str, Example] = {}
-    num_made = num_taken = 0
-    while len(drawn) < wanted and num_made < _ATTEMPTS * wanted:
-        entry = dataset[num_made]
-        num_made += 1
+def _draw(name: str, config: TaskConfig, split: Split, wanted: int, seen: set[int]) -> Iterator[Example]:
+    """Up to `wanted` examples whose prompts' hashes are not in `seen`, and are then."""
+    if not wanted:
+        return
+    seed, size = stable_hash(config.seed, split, name), _ATTEMPTS * wanted
+    dataset = _create(name, json.dumps(config.options, sort_keys=True), seed, size)
+    drawn = made = 0
+    while drawn < wanted and made < size:
+        entry = dataset[made]
+        made += 1
         prompt, answer = entry["question"], entry["answer"]
         if not isinstance(answer, str):
             raise ValueError(
                 f"gym:{name}: an example has {answer!r} for an answer, so there is nothing to train on; "
                 "take a task with a single reference answer"
             )
-        if prompt in taken:
-            num_taken += 1
-        elif prompt not in drawn:
-            drawn[prompt] = Example(prompt, answer, name, record=entry)
-    if num_taken:
-        logger.info("gym:%s: left out %d %s examples with an evaluation prompt", name, num_taken, split)
-    if len(drawn) < wanted:
+        if (digest := text_digest(prompt)) not in seen:
+            seen.add(digest)
+            drawn += 1
+            yield Example(prompt, answer, name, record={"seed": seed, "size": size, "index": made - 1})
+    if drawn < wanted:
         logger.warning(
             "gym:%s: only %d %s examples instead of %d: of %d made, the others repeat a prompt",
-            *(name, len(drawn), split, wanted, num_made),
+            *(name, drawn, split, wanted, made),
         )
-    return list(drawn.values())
 
 
-def _create(name: str, options: Mapping[str, Any], *, seed: int, size: int) -> Any:
+@cache
+def _create(name: str, options: str, seed: int, size: int) -> Any:
+    """The dataset; `options` as JSON."""
     import reasoning_gym
 
     try:
-        return reasoning_gym.create_dataset(name, seed=seed, size=size, **options)
+        return reasoning_gym.create_dataset(name, seed=seed, size=size, **json.loads(options))
     except Exception as error:
-        raise ValueError(f"gym:{name} cannot be made with options {dict(options)}: {error}") from error
+        raise ValueError(f"gym:{name} cannot be made with options {options}: {error}") from error

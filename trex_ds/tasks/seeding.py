@@ -21,6 +21,11 @@ def stable_fraction(*parts: str | int) -> float:
     return stable_hash(*parts) / _RANGE
 
 
+def text_digest(text: str) -> int:
+    """64 bits that stand for a text where keeping it would take too much memory."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
 def choose(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
     """`count` of the examples (all if None), in their order; which ones does not depend on that order."""
     if count is None or count >= len(examples):

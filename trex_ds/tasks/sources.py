@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.distributed import on_rank_zero
 from trex_ds.tasks import file, gym
-from trex_ds.tasks.base import Task
+from trex_ds.tasks.base import Example, Scorer, Split
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig
@@ -16,18 +15,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of source. Its functions take what follows the prefix, and the whole config."""
+    """A kind of source. Its functions take what follows the prefix, and the whole config.
 
-    load: Callable[[str, TaskConfig], list[Task]]
+    `mirror` is a folder whose `<hub id>` subfolders stand in for hub datasets, or None.
+    """
+
     problems: Callable[[str, TaskConfig], list[str]]
     """Cheap checks of the config, one line a problem, headed by the field's name."""
     unused: Callable[[TaskConfig], list[str]]
     """Fields of the config that have no effect."""
+    fingerprint: Callable[[str, TaskConfig, str | None], str]
+    """Changes whenever what `read` gives changes for other reasons than the config (a file's content,
+    a library's version); cheap beside `read`."""
+    read: Callable[[str, TaskConfig, str | None], Iterator[tuple[Split, Example]]]
+    """The examples, capped as the config says, in an order that only the config and the data decide.
+    A stream: memory does not grow with the number of training examples. Raises ValueError for data that
+    cannot be used, naming file and line."""
+    scorer: Callable[[str, TaskConfig], Scorer | None]
+    """How generated answers are scored; None: lm-evaluation-harness does it."""
 
 
 SOURCES = {
-    "gym": Source(gym.load, gym.problems, gym.unused),
-    "file": Source(file.load, file.problems, file.unused),
+    "gym": Source(gym.problems, gym.unused, gym.fingerprint, gym.read, gym.scorer),
+    "file": Source(file.problems, file.unused, file.fingerprint, file.read, file.scorer),
 }
 
 
@@ -47,38 +57,27 @@ def source_problems(config: TaskConfig) -> list[str]:
     return unused + source.problems(location, config)
 
 
-def load_tasks(configs: Sequence[TaskConfig]) -> list[Task]:
-    """The tasks of all `configs`, in their order.
-
-    A collective: rank 0 loads and the others get a copy. So files need to exist on its node alone,
-    and all ranks have equal examples even where a source depends on the process that it runs in.
-
-    Raises:
-        ValueError: no config, a problem of any config (all of them are named), bad lines in a file,
-            a task without train or evaluation examples, or two tasks of one name. Ranks other than
-            0 get a RuntimeError that quotes it.
-    """
-    return on_rank_zero(lambda: _load(configs))
+def fingerprint(config: TaskConfig, mirror: str | None) -> str:
+    """Changes whenever `read_examples(config)` gives something else though `config` is the same."""
+    source, location = _resolve(config)
+    return source.fingerprint(location, config, mirror)
 
 
-def _load(configs: Sequence[TaskConfig]) -> list[Task]:
-    if not configs:
-        raise ValueError("tasks: empty; give at least one, such as source: gym:letter_counting")
-    problems = [f"tasks.{i}.{line}" for i, config in enumerate(configs) for line in source_problems(config)]
-    if problems:
-        raise ValueError("\n".join(problems))
-    tasks: dict[str, Task] = {}
-    origin: dict[str, str] = {}
-    for config in configs:
-        prefix, _, location = config.source.partition(":")
-        for task in SOURCES[prefix].load(location, config):
-            if task.name in tasks:
-                raise ValueError(
-                    f"two tasks are named {task.name!r}: one of {origin[task.name]}, one of {config.source}; "
-                    "remove one, or give the examples of a file another task name"
-                )
-            tasks[task.name], origin[task.name] = task, config.source
-    return list(tasks.values())
+def read_examples(config: TaskConfig, mirror: str | None) -> Iterator[tuple[Split, Example]]:
+    """The examples of one config, streamed: see `Source.read`."""
+    source, location = _resolve(config)
+    return source.read(location, config, mirror)
+
+
+def scorer(config: TaskConfig) -> Scorer | None:
+    """How generated answers to the config's examples are scored; None: lm-evaluation-harness does it."""
+    source, location = _resolve(config)
+    return source.scorer(location, config)
+
+
+def _resolve(config: TaskConfig) -> tuple[Source, str]:
+    prefix, _, location = config.source.partition(":")
+    return SOURCES[prefix], location
 
 
 def _default(config: TaskConfig, name: str) -> Any:
