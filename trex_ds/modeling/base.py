@@ -9,6 +9,7 @@ import torch
 
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
+from trex_ds.products import use_float32_products
 
 
 @section
@@ -82,6 +83,7 @@ def load_base_model(config: ModelConfig) -> Any:
         attn_implementation=config.attention,
     )
     model.config.use_cache = False  # training recomputes; generate asks for its cache itself
+    use_float32_products(model)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous_input)
     return model.requires_grad_(False)
 

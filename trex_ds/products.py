@@ -1,0 +1,65 @@
+"""Matrix products in bfloat16, also on CPUs that have no instructions for them.
+
+There torch multiplies bfloat16 matrices in plain loops, up to a hundred times slower than it takes to
+convert both to float32, multiply and convert back (benchmarks/products.py measures it). On other machines
+these functions are torch's own.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+@cache
+def cpu_lacks_bfloat16() -> bool:
+    """Whether this machine's CPU has no matrix products of its own for bfloat16."""
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def needs_float32(tensor: Tensor) -> bool:
+    """Whether products of `tensor` are better done in float32."""
+    return tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" and cpu_lacks_bfloat16()
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in a's dtype, summed in float32."""
+    return (a.float() @ b.float()).to(a.dtype) if needs_float32(a) else a @ b
+
+
+class _Linear(torch.autograd.Function):
+    # A function of its own, because autograd would keep the float32 copy of the weight until backward.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, weight)
+        y = x.float() @ weight.float().t()
+        return (y if bias is None else y + bias.float()).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dy = dy.float()
+        dx = (dy @ weight.float()).to(weight.dtype) if ctx.needs_input_grad[0] else None
+        dweight = (dy.flatten(0, -2).t() @ x.float().flatten(0, -2)).to(weight.dtype) if x is not None else None
+        dbias = dy.flatten(0, -2).sum(dim=0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias
+
+
+def use_float32_products(model: nn.Module) -> None:
+    """Let every bfloat16 linear of `model` multiply in float32 if the CPU would be slow at it; its weights stay."""
+    if not cpu_lacks_bfloat16():
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+
+
+def _forward(module: nn.Linear, x: Tensor) -> Tensor:
+    if needs_float32(x):
+        return _Linear.apply(x, module.weight, module.bias)
+    return nn.functional.linear(x, module.weight, module.bias)
