@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,6 +30,11 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes the job has; 1 without a process group."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def local_rank() -> int:
+    """This process's number on its node, as its launcher says; 0 for the first."""
+    return int(os.environ.get("LOCAL_RANK") or 0) if is_distributed() else 0
 
 
 def collective_device() -> torch.device:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from tests.intuition import worlds
 from tests.intuition.fakes import FakeEmbedder, planted_prompts
-from trex_ds.intuition import IntuitionConfig, intuition_pass
+from trex_ds.intuition import IntuitionConfig, clustering, intuition_pass
 from trex_ds.intuition.clustering import spherical_kmeans
 
 SETTINGS = {"batch_size": 8, "max_embeddings": 1000, "seed": 0}
@@ -76,36 +77,52 @@ def test_a_failing_embedder_ends_every_rank_and_names_its_own(outcomes):
 def test_ranks_with_other_prompts_are_refused(outcomes):
     assert outcomes[1, 0]["different"] is None
     for size, rank in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]:
-        assert "rank 1 has other training prompts than rank 0" in outcomes[size, rank]["different"]
+        assert "rank 1 has other training texts than rank 0" in outcomes[size, rank]["different"]
 
 
-def test_planted_topics_become_clusters_the_largest_first():
+@pytest.fixture
+def run(tmp_path):
+    """The pass in a folder of its own."""
+    numbers = itertools.count()
+
+    def run_pass(train, others=(), embedder=None, clusters=4, **changed):
+        settings = {"folder": tmp_path / str(next(numbers)), **SETTINGS, **changed}
+        return intuition_pass(train, list(others), embedder or FakeEmbedder(), clusters, **settings)
+
+    return run_pass
+
+
+def test_planted_topics_become_clusters_the_largest_first(run):
     prompts = planted_prompts(TOPICS)
-    result = intuition_pass(prompts, [], FakeEmbedder(), len(TOPICS), **SETTINGS)
+    result = run(prompts, clusters=len(TOPICS))
     expected = [i for i, size in enumerate(TOPICS.values()) for _ in range(size)]
-    assert result.train_scores.argmax(1).tolist() == expected
-    assert result.evaluation_scores.shape == (0, len(TOPICS))
+    assert result.of(prompts).argmax(1).tolist() == expected
+    assert result.of([]).shape == (0, len(TOPICS))
 
 
-def test_scores_are_cosines_and_statistics_count_repeats():
+def test_scores_are_cosines_and_statistics_count_repeats(run):
     prompts = planted_prompts(TOPICS) + ["sums once more"] * 40
     embedder = FakeEmbedder()
-    result = intuition_pass(prompts, [], embedder, 4, **SETTINGS)
+    result = run(prompts, ["chess only evaluated"], embedder)
     vectors = result.centroids.vectors.numpy().astype(np.float64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     cosines = embedder.embed(prompts).numpy().astype(np.float64) @ vectors.T
-    np.testing.assert_allclose(result.train_scores, cosines, atol=1e-5)
+    np.testing.assert_allclose(result.of(prompts), cosines, atol=1e-5)
     np.testing.assert_allclose(result.centroids.mean, cosines.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(result.centroids.std, cosines.std(axis=0), atol=1e-5)
     assert result.centroids.num_fitted == len(set(prompts))
 
 
-def test_the_order_of_the_data_does_not_matter_but_the_seed_and_the_data_do():
+def test_a_text_that_was_not_seen_has_no_scores(run):
+    with pytest.raises(KeyError, match="has not seen it"):
+        run(planted_prompts(TOPICS)).of(["never seen"])
+
+
+def test_the_order_of_the_data_does_not_matter_but_the_seed_and_the_data_do(run):
     prompts = planted_prompts(TOPICS)
-    settings = {**SETTINGS, "max_embeddings": 100}
 
     def fit(prompts: list[str], **changed: int):
-        return intuition_pass(prompts, [], FakeEmbedder(), 4, **{**settings, **changed}).centroids
+        return run(prompts, **{"max_embeddings": 100, **changed}).centroids
 
     first, backwards = fit(prompts), fit(prompts[::-1])
     assert torch.equal(first.vectors, backwards.vectors)
@@ -117,22 +134,42 @@ def test_the_order_of_the_data_does_not_matter_but_the_seed_and_the_data_do():
     )
 
 
-def test_given_centroids_must_fit_the_embedder_and_the_number_of_clusters():
+@pytest.mark.parametrize("dies_after", [1, 6, 14])
+def test_an_interrupted_pass_goes_on_where_it_was(run, tmp_path, monkeypatch, dies_after):
+    monkeypatch.setattr(clustering, "PIECE", 24)
     prompts = planted_prompts(TOPICS)
-    centroids = intuition_pass(prompts, [], FakeEmbedder(), 4, **SETTINGS).centroids
+    settings = {"max_embeddings": 100}
+    whole = run(prompts, **settings)
+    folder = tmp_path / "interrupted"
+    with pytest.raises(RuntimeError, match="out of imaginary memory"):
+        run(prompts, embedder=FakeEmbedder(fail_after=dies_after), folder=folder, **settings)
+    embedder = FakeEmbedder()
+    resumed = run(prompts, embedder=embedder, folder=folder, **settings)
+    assert resumed.centroids.fingerprint == whole.centroids.fingerprint
+    assert torch.equal(resumed.of(prompts), whole.of(prompts))
+    lost = len(embedder.embedded) - (len(prompts) - 8 * dies_after)
+    assert 0 <= lost < 24
+    assert {file.name for file in folder.iterdir()} == {
+        *("centroids.safetensors", "digests.npy", "scores.npy", "vectors.npy", "complete")
+    }
+
+
+def test_given_centroids_must_fit_the_embedder_and_the_number_of_clusters(run):
+    prompts = planted_prompts(TOPICS)
+    centroids = run(prompts).centroids
     with pytest.raises(ValueError, match="weights 'feed', not 'beef'"):
-        intuition_pass(prompts, [], FakeEmbedder(weights="beef"), 4, **SETTINGS, centroids=centroids)
+        run(prompts, embedder=FakeEmbedder(weights="beef"), centroids=centroids)
     with pytest.raises(ValueError, match="4 clusters, not 6"):
-        intuition_pass(prompts, [], FakeEmbedder(), 6, **SETTINGS, centroids=centroids)
+        run(prompts, clusters=6, centroids=centroids)
 
 
-def test_an_embedder_that_gives_no_numbers_is_refused():
+def test_an_embedder_that_gives_no_numbers_is_refused(run):
     class Broken(FakeEmbedder):
         def embed(self, texts):
             return super().embed(texts) * float("nan")
 
     with pytest.raises(RuntimeError, match="not finite values of shape"):
-        intuition_pass(planted_prompts(TOPICS), [], Broken(), 4, **SETTINGS)
+        run(planted_prompts(TOPICS), embedder=Broken())
 
 
 def test_clusters_without_members_are_reported():

@@ -35,19 +35,20 @@ class LargestMatrix(TorchDispatchMode):
         return result
 
 
-def fit() -> dict[str, Any]:
+def fit(folder: Path) -> dict[str, Any]:
     embedder = FakeEmbedder()
     with LargestMatrix() as largest:
-        result = intuition_pass(TRAIN, EVALUATION, embedder, NUM_CLUSTERS, **SETTINGS)
-    reused = intuition_pass(TRAIN, EVALUATION, FakeEmbedder(), NUM_CLUSTERS, **SETTINGS, centroids=result.centroids)
+        result = intuition_pass(TRAIN, EVALUATION, embedder, NUM_CLUSTERS, folder=folder / "fit", **SETTINGS)
+    given = {**SETTINGS, "centroids": result.centroids}
+    reused = intuition_pass(TRAIN, EVALUATION, FakeEmbedder(), NUM_CLUSTERS, folder=folder / "reused", **given)
     return {
         "vectors": result.centroids.vectors,
         "mean": result.centroids.mean,
         "std": result.centroids.std,
-        "train": result.train_scores,
-        "evaluation": result.evaluation_scores,
-        "reused train": reused.train_scores,
-        "reused evaluation": reused.evaluation_scores,
+        "train": result.of(TRAIN),
+        "evaluation": result.of(EVALUATION),
+        "reused train": reused.of(TRAIN),
+        "reused evaluation": reused.of(EVALUATION),
         "fingerprint": result.centroids.fingerprint,
         "embedded": embedder.embedded,
         "most alive": embedder.most_alive,
@@ -55,25 +56,25 @@ def fit() -> dict[str, Any]:
     }
 
 
-def too_few_prompts() -> None:
-    intuition_pass(["one", "two", "two"], [], FakeEmbedder(), NUM_CLUSTERS, **SETTINGS)
+def too_few_prompts(folder: Path) -> None:
+    intuition_pass(["one", "two", "two"], [], FakeEmbedder(), NUM_CLUSTERS, folder=folder / "few", **SETTINGS)
 
 
-def failing_embedder() -> None:
+def failing_embedder(folder: Path) -> None:
     """Only the last rank's embedder fails, on its third batch."""
     last = dist.get_rank() == dist.get_world_size() - 1
     embedder = FakeEmbedder(fail_after=2 if last else None)
-    intuition_pass(TRAIN, EVALUATION, embedder, NUM_CLUSTERS, **SETTINGS)
+    intuition_pass(TRAIN, EVALUATION, embedder, NUM_CLUSTERS, folder=folder / "failing", **SETTINGS)
 
 
-def different_prompts() -> None:
+def different_prompts(folder: Path) -> None:
     train = [*TRAIN, "sums only here"] if dist.get_rank() == 1 else TRAIN
-    intuition_pass(train, EVALUATION, FakeEmbedder(), NUM_CLUSTERS, **SETTINGS)
+    intuition_pass(train, EVALUATION, FakeEmbedder(), NUM_CLUSTERS, folder=folder / "different", **SETTINGS)
 
 
-def _error_of(function: Callable[[], None]) -> str | None:
+def _error_of(function: Callable[[Path], None], folder: Path) -> str | None:
     try:
-        function()
+        function(folder)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -91,11 +92,12 @@ def run(rank: int, folder: Path) -> None:
             world_size=size,
             timeout=timedelta(seconds=240),
         )
+        own = folder / f"world{size}"
         outcome = {
-            "fit": fit(),
-            "too few": _error_of(too_few_prompts),
-            "failing": _error_of(failing_embedder),
-            "different": _error_of(different_prompts),
+            "fit": fit(own),
+            "too few": _error_of(too_few_prompts, own),
+            "failing": _error_of(failing_embedder, own),
+            "different": _error_of(different_prompts, own),
         }
         torch.save(outcome, folder / f"{size}-{rank}.pt")
         dist.destroy_process_group()

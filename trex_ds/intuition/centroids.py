@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from trex_ds.files import atomic_path
@@ -23,13 +25,23 @@ def cosine_scores(embeddings: torch.Tensor, vectors: torch.Tensor) -> torch.Tens
     return embeddings @ vectors.T
 
 
-def score_statistics(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (N,) of scores (samples, N).
+def score_statistics(chunks: Iterable[np.ndarray], counts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (N,) of scores that come in chunks (rows, N), row r counted counts[r] times.
 
     The deviation is kept above a small floor, so that dividing by it is always safe.
     """
-    std, mean = torch.std_mean(scores.double(), dim=0, correction=0)
-    return mean.float(), std.float().clamp(min=_STD_FLOOR)
+    first: np.ndarray | float = 0.0
+    second: np.ndarray | float = 0.0
+    row = 0
+    for chunk in chunks:
+        weights = counts[row : row + len(chunk)].astype(np.float64)
+        first = first + weights @ chunk.astype(np.float64)
+        second = second + weights @ chunk.astype(np.float64) ** 2
+        row += len(chunk)
+    mean = first / counts.sum()
+    # Cosines are at most 1, so the difference of squares loses nothing that the floor would keep.
+    std = np.sqrt(np.maximum(second / counts.sum() - mean**2, 0.0))
+    return torch.from_numpy(np.float32(mean)), torch.from_numpy(np.float32(std)).clamp(min=_STD_FLOOR)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,14 @@
-"""The intuition pass: embed all prompts over all ranks, cluster on rank 0, score every prompt."""
+"""The intuition pass: embed all texts over all ranks, cluster on rank 0, score every text."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -16,7 +16,12 @@ from trex_ds.config import section
 from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
 from trex_ds.intuition.centroids import Centroids, cosine_scores, score_statistics
 from trex_ds.intuition.embedder import EMBEDDED_MINILM, Embedder
+from trex_ds.intuition.scores import IntuitionResult, ScoreWriter, text_digests
 from trex_ds.intuition.sharding import ShardedEmbedder
+from trex_ds.tasks.seeding import seeded_order
+
+# Texts whose embedding an interrupted pass loses at most, and what is in memory at a time.
+PIECE = 4096
 
 
 @section
@@ -39,81 +44,108 @@ class IntuitionConfig:
     """A folder or file with centroids to use instead of fitting new ones."""
 
 
-@dataclass(frozen=True)
-class IntuitionResult:
-    """What the pass gives, equal on every rank."""
-
-    centroids: Centroids
-    train_scores: torch.Tensor
-    """Raw cosines, float32 (len(train_prompts), N)."""
-    evaluation_scores: torch.Tensor
-    """Raw cosines, float32 (len(evaluation_prompts), N)."""
-
-
 def intuition_pass(
-    train_prompts: Sequence[str],
-    evaluation_prompts: Sequence[str],
+    train: Sequence[str],
+    others: Sequence[str],
     embedder: Embedder,
     num_clusters: int,
     *,
+    folder: Path,
     batch_size: int,
     max_embeddings: int,
     seed: int,
     centroids: Centroids | None = None,
+    train_digests: np.ndarray | None = None,
 ) -> IntuitionResult:
-    """Fit `num_clusters` centroids on the training prompts and score all prompts with them.
+    """Fit `num_clusters` centroids on the training texts and score all texts with them.
 
-    A collective: every rank calls it with the same arguments. Each distinct prompt is embedded once,
-    by one rank. What a batch holds does not depend on the number of ranks, so neither do the scores,
-    to the bit, on ranks with equal hardware and threads. Rank 0 keeps at most `max_embeddings`
-    embeddings and one batch a rank; of the others only the scores are kept. The centroids' mean and
-    std are taken over all training scores, repeated prompts counted as often as they occur.
+    A collective: every rank calls it with the same arguments. Each distinct text is embedded once, by
+    one rank. What a batch holds does not depend on the number of ranks, so neither do the scores, to
+    the bit, on ranks with equal hardware and threads. Rank 0 keeps at most `max_embeddings` embeddings
+    and one batch a rank; of the others only the scores are kept, in `folder`. The centroids' mean and
+    std are taken over all training scores, repeated texts counted as often as they occur.
 
+    A pass that was interrupted goes on in its `folder`, which must be used for these arguments alone.
     With `centroids` given nothing is fitted.
 
+    Args:
+        train: training texts; read a few thousand at a time.
+        others: texts to score only.
+        embedder: the same on every rank.
+        num_clusters: N.
+        folder: shared by the ranks of a node at least.
+        batch_size: texts per forward pass of the embedder.
+        max_embeddings: on how many texts the clusters are fitted at most.
+        seed: of the sample of texts and of the clustering.
+        centroids: to use instead of fitting new ones.
+        train_digests: `text_digests(train)`, if it is known already.
+
     Raises:
-        ValueError: too few distinct prompts for `num_clusters`, or centroids that do not fit the
+        ValueError: too few distinct texts for `num_clusters`, or centroids that do not fit the
             embedder or `num_clusters`; on every rank.
         RuntimeError: the embedder failed on some rank, or the ranks' arguments differ; on every rank.
     """
+    if train_digests is None:
+        train_digests = text_digests(train)
+    other_digests = text_digests(others)
     _check_ranks_agree(
         {
-            "training prompts": _fingerprint(train_prompts),
-            "evaluation prompts": _fingerprint(evaluation_prompts),
+            "training texts": _fingerprint(train_digests),
+            "other texts": _fingerprint(other_digests),
             "embedder weights": embedder.identity.weights,
             "given centroids": centroids and centroids.fingerprint,
             "settings": (num_clusters, batch_size, max_embeddings, seed),
         }
     )
+    assert len(train) or len(others), "no texts"
+    digests, first = np.unique(np.concatenate([train_digests, other_digests]), return_index=True)
+
+    def text(row: int) -> str:
+        position = int(first[row])
+        return train[position] if position < len(train) else others[position - len(train)]
+
+    sample = np.zeros(0, np.int64)
     if centroids is None:
-        sample = _draw_sample(train_prompts, num_clusters, max_embeddings, seed)
+        sample = _draw_sample(digests, np.flatnonzero(first < len(train)), len(train), num_clusters, max_embeddings, seed)
     else:
         _check_reusable(centroids, embedder, num_clusters)
-        sample = []
-    rest = _by_length({*train_prompts, *evaluation_prompts} - set(sample))
+    rest = np.setdiff1d(np.arange(len(digests)), sample)
+    rest = rest[np.argsort(first[rest])]  # in the order in which they lie on disk
 
-    with ShardedEmbedder(embedder, batch_size, num_texts=len(sample) + len(rest)) as sharded:
+    writer = ScoreWriter(folder)
+    with ShardedEmbedder(embedder, batch_size, num_texts=len(digests)) as sharded:
         if centroids is None:
-            vectors, sample_scores = _fit(sharded, sample, num_clusters, seed)
+            texts = {row: text(row) for row in sample}
+            sample = np.array(sorted(sample, key=lambda row: (len(texts[row]), texts[row])))
+            ordered = [texts[row] for row in sample]
+            vectors, sample_scores = _fit(sharded, ordered, num_clusters, seed, writer)
+            fitted_on = hashlib.sha256("".join(f"{len(t)}:{t}" for t in ordered).encode()).hexdigest()
+            del texts, ordered
         else:
             vectors, sample_scores = centroids.vectors, torch.zeros(0, num_clusters)
-        rest_scores = sharded.score(rest, vectors)
-    # Every row is set on one rank and zero on the others.
-    scores = sum_over_ranks(torch.cat([sample_scores, rest_scores]))
+        missing = writer.missing(range(0, len(rest), PIECE))
+        sharded.skip(len(rest) - sum(len(rest[start : start + PIECE]) for start in missing))
+        for start in missing:
+            rows = rest[start : start + PIECE]
+            texts = {row: text(row) for row in rows}
+            order = sorted(range(len(rows)), key=lambda i: (len(texts[rows[i]]), texts[rows[i]]))
+            scores = torch.empty(len(rows), num_clusters)
+            # Every row is set on one rank and zero on the others.
+            scores[order] = sum_over_ranks(sharded.score([texts[rows[i]] for i in order], vectors))
+            writer.write_piece(start, scores.numpy())
 
-    row = {prompt: i for i, prompt in enumerate([*sample, *rest])}
-    train_scores = scores[[row[prompt] for prompt in train_prompts]]
-    evaluation_scores = scores[[row[prompt] for prompt in evaluation_prompts]]
+    def make_centroids() -> Centroids:
+        counts = np.bincount(np.searchsorted(digests, train_digests), minlength=len(digests))
+        mean, std = score_statistics(writer.chunks(), counts)
+        return Centroids(vectors, mean, std, embedder.identity, fitted_on, seed=seed, num_fitted=len(sample))
+
+    writer.finish(digests, sample, sample_scores.numpy(), rest, PIECE)
     if centroids is None:
-
-        def make_centroids() -> Centroids:
-            mean, std = score_statistics(train_scores)
-            return Centroids(
-                vectors, mean, std, embedder.identity, _fingerprint(sample), seed=seed, num_fitted=len(sample)
-            )
-
         centroids = on_rank_zero(make_centroids)
-    return IntuitionResult(centroids, train_scores, evaluation_scores)
+    writer.complete(centroids)
+    result = IntuitionResult.open(folder)
+    assert result is not None
+    return result
 
 
 def spherical_kmeans(embeddings: torch.Tensor, num_clusters: int, seed: int) -> torch.Tensor:
@@ -152,37 +184,39 @@ def _check_reusable(centroids: Centroids, embedder: Embedder, num_clusters: int)
         )
 
 
-def _draw_sample(prompts: Sequence[str], num_clusters: int, max_embeddings: int, seed: int) -> list[str]:
-    """At most `max_embeddings` distinct prompts; which ones does not depend on the order of `prompts`."""
-    distinct = _by_length(prompts)
-    sample = random.Random(seed).sample(distinct, min(max_embeddings, len(distinct)))
-    if len(sample) < num_clusters:
+def _draw_sample(
+    digests: np.ndarray, candidates: np.ndarray, num_texts: int, num_clusters: int, max_embeddings: int, seed: int
+) -> np.ndarray:
+    """At most `max_embeddings` of the rows `candidates`; which ones does not depend on the order of the texts."""
+    count = min(max_embeddings, len(candidates))
+    if count < num_clusters:
         raise ValueError(
-            f"{num_clusters} clusters need as many distinct training prompts, but there are {len(distinct)} "
-            f"(of {len(prompts)} in all) and max_embeddings is {max_embeddings}; use fewer clusters, "
+            f"{num_clusters} clusters need as many distinct training prompts, but there are {len(candidates)} "
+            f"(of {num_texts} in all) and max_embeddings is {max_embeddings}; use fewer clusters, "
             "add training data or raise max_embeddings"
         )
-    return _by_length(sample)
+    order = np.argsort(seeded_order(digests[candidates], seed), kind="stable")
+    return candidates[order[:count]]
 
 
-def _by_length(texts: Iterable[str]) -> list[str]:
-    """Distinct texts, short ones first, so that a batch holds texts of like length and little padding."""
-    return sorted(set(texts), key=lambda text: (len(text), text))
-
-
-def _fingerprint(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode()
-        digest.update(f"{len(encoded)}:".encode() + encoded)
-    return digest.hexdigest()
+def _fingerprint(digests: np.ndarray) -> str:
+    return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 def _fit(
-    sharded: ShardedEmbedder, sample: list[str], num_clusters: int, seed: int
+    sharded: ShardedEmbedder, sample: list[str], num_clusters: int, seed: int, writer: ScoreWriter
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The centres (N, d) on every rank, and the sample's scores (len(sample), N), zero but on rank 0."""
-    matrix = sharded.embed_on_rank_zero(sample)
-    vectors = on_rank_zero(lambda: spherical_kmeans(matrix, num_clusters, seed))
-    scores = cosine_scores(matrix, vectors) if rank() == 0 else torch.zeros(len(sample), num_clusters)
-    return vectors, scores
+    """The centres (N, d) and the sample's scores (len(sample), N), on every rank."""
+    matrix = sharded.new_matrix(len(sample))
+    for start in range(0, len(sample), PIECE):
+        rows = slice(start, min(start + PIECE, len(sample)))
+        kept = writer.load_sample(start)
+        if kept is None:
+            matrix[rows if rank() == 0 else slice(0)] = sharded.embed_on_rank_zero(sample[rows])
+            writer.save_sample(start, matrix[rows])
+        else:
+            matrix[rows if rank() == 0 else slice(0)] = kept
+            sharded.skip(rows.stop - rows.start)
+    # Kept, because another machine that goes on with the pass might find slightly other centres.
+    vectors = on_rank_zero(lambda: writer.keep_vectors(lambda: spherical_kmeans(matrix, num_clusters, seed)))
+    return vectors, on_rank_zero(lambda: cosine_scores(matrix, vectors))

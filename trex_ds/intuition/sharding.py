@@ -44,9 +44,17 @@ class ShardedEmbedder:
     ) -> None:
         self._bar.close()
 
+    def new_matrix(self, count: int) -> torch.Tensor:
+        """Room for `count` embeddings (count, d) on rank 0, for none (0, d) elsewhere."""
+        return torch.empty(count if rank() == 0 else 0, self._identity.dimension)
+
+    def skip(self, count: int) -> None:
+        """Count `count` texts as done."""
+        self._bar.update(count)
+
     def embed_on_rank_zero(self, texts: list[str]) -> torch.Tensor:
         """All embeddings (len(texts), d) on rank 0, none (0, d) elsewhere."""
-        matrix = torch.empty(len(texts) if rank() == 0 else 0, self._identity.dimension)
+        matrix = self.new_matrix(len(texts))
         for batches in self._rounds(len(texts)):
             parts = self._gather_on_rank_zero(self._embed(texts[_own(batches)]))
             if rank() == 0:

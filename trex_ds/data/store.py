@@ -1,0 +1,242 @@
+"""Rendered and tokenized examples on disk: written once as a stream, read memory-mapped.
+
+Neither writing nor reading needs memory that grows with the number of training examples, but for a few
+numbers each (a 64-bit digest, a task number, a position).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_examples
+from trex_ds.tasks import Example, Split
+from trex_ds.tasks.seeding import text_digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of every key: raised when the columns or the rendering change."""
+
+_BATCH = 1000
+_SPLITS: tuple[Split, ...] = ("train", "evaluation")
+_COUNTS = "counts.json"
+
+
+def write_examples(
+    folder: Path,
+    examples: Iterable[tuple[Split, Example]],
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+    max_length: int,
+    description: str,
+) -> None:
+    """Tokenize a stream of examples into `folder`: train.arrow, evaluation.arrow and counts.json.
+
+    Training examples of more than `max_length` tokens are left out and counted, never cut.
+
+    Raises:
+        ValueError: all training examples of a task are too long.
+    """
+    from datasets.arrow_writer import ArrowWriter
+
+    writers = {split: ArrowWriter(features=_features(), path=str(folder / f"{split}.arrow")) for split in _SPLITS}
+    counts: dict[str, dict[str, int]] = {}
+    stream = iter(tqdm(examples, desc=description, unit=" examples", mininterval=5.0))
+    while batch := list(islice(stream, _BATCH)):
+        rows = encode_examples(tokenizer, [example for _, example in batch], system_prompt)
+        for split in _SPLITS:
+            kept = []
+            for (own_split, example), row in zip(batch, rows, strict=True):
+                if own_split != split:
+                    continue
+                count = counts.setdefault(example.task, dict.fromkeys(("train", "evaluation", "too_long"), 0))
+                if split == "train" and len(row.input_ids) > max_length:
+                    count["too_long"] += 1
+                    continue
+                count[split] += 1
+                kept.append(_columns(example, row))
+            if kept:
+                writers[split].write_batch({name: [row[name] for row in kept] for name in kept[0]})
+    for writer in writers.values():
+        writer.finalize()
+    for name, count in counts.items():
+        if count["too_long"] and not count["train"]:
+            raise ValueError(
+                f"task {name!r}: all {count['too_long']} training examples are longer than data.max_length "
+                f"{max_length}; raise max_length or remove the task"
+            )
+    (folder / _COUNTS).write_text(json.dumps(counts))
+
+
+@dataclass(frozen=True)
+class Store:
+    """The examples of all entries of a recipe, in their order; made by `open_store`."""
+
+    train: Dataset
+    evaluation: Dataset
+    counts: Mapping[str, Mapping[str, int]]
+    """Per task, in the recipe's order: train, evaluation and too_long examples."""
+    entry: Mapping[str, int]
+    """The recipe's entry that each task comes from."""
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """64 bits of each training example's text, int64."""
+        return _numbers(self.train, "digest")
+
+    def positions(self, task: str) -> np.ndarray:
+        """Where the task's training examples lie, int64, ascending."""
+        return np.flatnonzero(self._task_numbers == list(self.counts).index(task))
+
+    @cached_property
+    def _task_numbers(self) -> np.ndarray:
+        import pyarrow.compute as pc
+
+        numbers = pc.index_in(self.train.data.column("task"), value_set=_text_array(list(self.counts)))
+        return numbers.to_numpy()
+
+    def example(self, split: Split, position: int) -> tuple[Example, list[int]]:
+        """An example and the token ids of its prompt."""
+        row = (self.train if split == "train" else self.evaluation)[int(position)]
+        example = Example(
+            row["prompt"],
+            row["answer"],
+            row["task"],
+            tuple(row["choices"]),
+            tuple((role, text) for role, text in json.loads(row["history"])),
+            row["plain"],
+            json.loads(row["record"]),
+        )
+        return example, row["input_ids"][: row["answer_start"]]
+
+
+class TrainRows(Sequence[Encoded]):
+    """The token rows of a store's training examples, read from disk one at a time."""
+
+    def __init__(self, store: Store):
+        self._columns = store.train.select_columns(["input_ids", "answer_start"])
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getitem__(self, position: Any) -> Encoded:
+        row = self._columns[int(position)]
+        ids, start = row["input_ids"], row["answer_start"]
+        return Encoded(ids, [IGNORED_LABEL] * start + ids[start:])
+
+
+class TrainTexts(Sequence[str]):
+    """The texts of a store's training examples, which are embedded, read from disk one at a time."""
+
+    def __init__(self, store: Store):
+        self._columns = store.train.select_columns(["prompt", "history"])
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getitem__(self, position: Any) -> str:
+        row = self._columns[int(position)]
+        history = tuple((role, text) for role, text in json.loads(row["history"]))
+        return Example(row["prompt"], "", "", history=history).text
+
+
+def open_store(folders: Sequence[Path], sources: Sequence[str]) -> Store:
+    """The examples that `write_examples` wrote to `folders`, memory-mapped.
+
+    Raises:
+        ValueError: two of the folders have a task of the same name; quotes their `sources`.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    counts: dict[str, dict[str, int]] = {}
+    entry: dict[str, int] = {}
+    for number, folder in enumerate(folders):
+        for name, count in json.loads((folder / _COUNTS).read_text()).items():
+            if name in counts:
+                raise ValueError(
+                    f"two tasks are named {name!r}: one of {sources[entry[name]]}, one of {sources[number]}; "
+                    "remove one, or give the examples of a file another task name"
+                )
+            counts[name], entry[name] = count, number
+    train, evaluation = (
+        concatenate_datasets([Dataset.from_file(str(folder / f"{split}.arrow")) for folder in folders])
+        for split in _SPLITS
+    )
+    return Store(train, evaluation, counts, entry)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Changes with whatever changes the ids of a text or of a conversation."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [vocabulary, tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.special_tokens_map]
+    return f"{text_digest(json.dumps(parts, sort_keys=True, default=str)):x}"
+
+
+def _columns(example: Example, row: Encoded) -> dict[str, Any]:
+    return {
+        "task": example.task,
+        "prompt": example.prompt,
+        "answer": example.answer,
+        "choices": list(example.choices),
+        "history": json.dumps(example.history),
+        "plain": example.plain,
+        "record": json.dumps(example.record),
+        "input_ids": row.input_ids,
+        "answer_start": next((i for i, label in enumerate(row.labels) if label != IGNORED_LABEL), len(row.labels)),
+        "digest": text_digest(example.text),
+    }
+
+
+def _features() -> Any:
+    from datasets import Features, List, Value
+
+    text = Value("string")
+    return Features(
+        {
+            **dict.fromkeys(("task", "prompt", "answer"), text),
+            "choices": List(text),
+            "history": text,
+            "plain": Value("bool"),
+            "record": text,
+            "input_ids": List(Value("int32")),
+            "answer_start": Value("int32"),
+            "digest": Value("int64"),
+        }
+    )
+
+
+def _numbers(dataset: Dataset, column: str) -> np.ndarray:
+    return dataset.data.column(column).to_numpy()
+
+
+def _text_array(texts: list[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(texts, pa.string())
+
+
+def lengths(dataset: Dataset) -> np.ndarray:
+    """Tokens of each row, int64, without reading the rows."""
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(dataset.data.column("input_ids")).to_numpy().astype(np.int64)
+
+
+def iterate_texts(texts: Sequence[str], positions: Iterable[int]) -> Iterator[str]:
+    """`texts` at `positions`."""
+    return (texts[position] for position in positions)
