@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,8 @@ def test_score_is_the_cosine(centroids):
 
 
 def test_a_constant_score_has_a_deviation_to_divide_by():
-    mean, std = score_statistics(torch.tensor([[0.5, 0.1], [0.5, 0.3]]))
+    chunks = [np.float32([[0.5, 0.1]]), np.float32([[0.5, 0.3]])]
+    mean, std = score_statistics(chunks, np.array([1, 1]))
     torch.testing.assert_close(mean, torch.tensor([0.5, 0.2]))
     assert 0 < std[0] < 1e-3
     assert std[1] == pytest.approx(0.1)

@@ -90,10 +90,10 @@ def test_hub_commit_is_recorded(minilm, model_folder, tmp_path, monkeypatch):
 
 def test_adapter_finds_its_embedder_by_name(minilm, tmp_path):
     prompts = planted_prompts({"add the numbers": 5, "name the river": 5})
-    result = intuition_pass(prompts, [], minilm, 2, batch_size=4, max_embeddings=99, seed=0)
+    result = intuition_pass(prompts, [], minilm, 2, folder=tmp_path / "pass", batch_size=4, max_embeddings=99, seed=0)
     result.centroids.save(tmp_path)
     scores = Intuition.from_adapter(tmp_path)(prompts)
-    torch.testing.assert_close(scores, result.train_scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores, result.of(prompts), rtol=0, atol=1e-5)
     assert len(set(scores.argmax(1)[:5].tolist())) == len(set(scores.argmax(1)[5:].tolist())) == 1
     assert scores[0].argmax() != scores[-1].argmax()
 

@@ -6,21 +6,26 @@ import pytest
 import torch
 
 from tests.intuition.fakes import FakeEmbedder, planted_prompts
-from trex_ds.intuition import Centroids, EmbedderIdentity, Intuition, intuition_pass
+from trex_ds.intuition import Centroids, EmbedderIdentity, Intuition, IntuitionResult, intuition_pass
 
 PROMPTS = planted_prompts({"sums": 12, "cities": 9, "verbs": 6})
 
 
 @pytest.fixture(scope="module")
-def centroids() -> Centroids:
-    return intuition_pass(PROMPTS, [], FakeEmbedder(), 3, batch_size=4, max_embeddings=99, seed=0).centroids
+def result(tmp_path_factory) -> IntuitionResult:
+    settings = {"batch_size": 4, "max_embeddings": 99, "seed": 0}
+    return intuition_pass(PROMPTS, [], FakeEmbedder(), 3, folder=tmp_path_factory.mktemp("pass"), **settings)
 
 
-def test_the_saved_intuition_scores_as_in_training(tmp_path):
-    result = intuition_pass(PROMPTS, [], FakeEmbedder(), 3, batch_size=4, max_embeddings=99, seed=0)
+@pytest.fixture
+def centroids(result) -> Centroids:
+    return result.centroids
+
+
+def test_the_saved_intuition_scores_as_in_training(result, tmp_path):
     result.centroids.save(tmp_path)
     intuition = Intuition.from_adapter(tmp_path, embedder=FakeEmbedder())
-    torch.testing.assert_close(intuition(PROMPTS), result.train_scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(intuition(PROMPTS), result.of(PROMPTS), rtol=0, atol=1e-5)
 
 
 def test_another_embedder_is_refused(centroids, tmp_path):
