@@ -59,14 +59,14 @@ class Evaluation:
         per_task = {task: estimate(values) for task, values in differences.items()}
         return per_task, _mean_over_tasks(per_task)
 
-    def metrics(self) -> dict[str, float]:
-        """`eval/<task>/accuracy`, its standard error and n, and the same of the mean."""
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """`<prefix>/<task>/accuracy`, its standard error and n, and the same of the mean."""
         named = {**self.per_task(), "mean": self.mean()}
         found: dict[str, float] = {}
         for name, result in named.items():
-            found[f"eval/{name}/accuracy"] = result.value
-            found[f"eval/{name}/standard_error"] = result.standard_error
-            found[f"eval/{name}/n"] = float(result.n)
+            found[f"{prefix}/{name}/accuracy"] = result.value
+            found[f"{prefix}/{name}/standard_error"] = result.standard_error
+            found[f"{prefix}/{name}/n"] = float(result.n)
         return found
 
     def save(self, path: str | Path) -> None:

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from trex_ds.config import section
 from trex_ds.data import Collator
 from trex_ds.distributed import agree, rank, world_size
-from trex_ds.evaluation.accuracy import Evaluation, Item
-from trex_ds.tasks import Example, Task
-
-
-@section
-class EvaluationConfig:
-    """When and how accuracy is measured."""
-
-    batch_size: PositiveInt = 16
-    """Prompts a rank answers at a time."""
-    max_new_tokens: PositiveInt = 32
-    """Longest answer; a longer one is cut and scored as it is."""
-    every: PositiveInt | None = None
-    """Steps between evaluations while training; null: only before and after."""
-    gather_weights: bool = False
-    """Under ZeRO-3, keep the whole model on every rank while answering: many times faster where it fits."""
+from trex_ds.tasks import Example, Scorer
 
 
 @dataclass(frozen=True)
 class Question:
-    """An evaluation example, ready for the model: token ids of its prompt, and its scores (num_clusters,)."""
+    """An evaluation example, ready for the model."""
 
     example: Example
-    task: Task
+    score: Scorer | None
+    """How its generated answer is scored; None: lm-evaluation-harness asks and scores."""
     input_ids: list[int]
+    """Of its prompt."""
     intuition: Tensor
+    """Raw scores of its text (num_clusters,)."""
 
 
-def evaluate(
+def answer_all(
     model: Any,
     tokenizer: Any,
     questions: Sequence[Question],
-    config: EvaluationConfig,
+    batch_size: int,
+    max_new_tokens: int,
     device: torch.device,
     description: str,
-    use_adapter: bool = True,
-) -> Evaluation:
+) -> list[tuple[str, float]]:
     """Answer and score every question; all ranks call it with the same questions and get the same result.
 
     Batches are formed from all questions, sorted by length, and dealt to the ranks in turn. Every
@@ -60,40 +45,33 @@ def evaluate(
     that has none left answers its last one again and drops the answers.
 
     Args:
-        model: the PEFT model (unwrapped); its mode is restored afterwards.
+        model: the PEFT model (unwrapped), in evaluation mode.
         tokenizer: the model's.
-        questions: all evaluation questions of all tasks.
-        config: batch size and answer length.
+        questions: each with a `score`.
+        batch_size: prompts a rank answers at a time.
+        max_new_tokens: longest answer.
         device: where the model computes.
         description: text of the progress bar.
-        use_adapter: False measures the base model.
+
+    Returns:
+        Generated text and score of each question, in their order.
 
     Raises:
         RuntimeError: on every rank, if a scorer fails on one.
     """
     order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].input_ids), i))
-    batches = [order[i : i + config.batch_size] for i in range(0, len(order), config.batch_size)]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     rounds = -(-len(batches) // world_size())
     answers: dict[int, str] = {}
-    was_training = model.training
-    model.eval()
     for number in tqdm(range(rounds), desc=description, disable=rank() != 0, mininterval=5.0):
         mine = number * world_size() + rank()
         batch = batches[min(mine, len(batches) - 1)]
-        asked = [questions[i] for i in batch]
-        with nullcontext() if use_adapter else model.disable_adapter():
-            texts = answer(
-                model,
-                tokenizer,
-                [q.input_ids for q in asked],
-                [q.intuition for q in asked],
-                config.max_new_tokens,
-                device,
-            )
+        ids = [questions[i].input_ids for i in batch]
+        scores = [questions[i].intuition for i in batch]
+        texts = answer(model, tokenizer, ids, scores, max_new_tokens, device)
         if mine < len(batches):
             answers.update(zip(batch, texts, strict=True))
-    model.train(was_training)
-    return Evaluation(_score_all(questions, answers))
+    return _score_all(questions, answers)
 
 
 @torch.no_grad()
@@ -131,14 +109,15 @@ def answer(
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
-def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[Item]:
+def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[tuple[str, float]]:
     """Score this rank's answers, then collect all ranks'; in the questions' order."""
     scored: dict[int, tuple[str, float]] = {}
     error: Exception | None = None
     try:
         for index, text in answers.items():
-            question = questions[index]
-            scored[index] = (text, float(question.task.score(question.example, text)))
+            score = questions[index].score
+            assert score is not None
+            scored[index] = (text, float(score(questions[index].example, text)))
     except Exception as exception:
         error = exception
     agree(error)
@@ -148,6 +127,4 @@ def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[I
         dist.all_gather_object(parts, scored)
     collected = {index: value for part in parts for index, value in part.items()}
     assert sum(len(part) for part in parts) == len(collected) == len(questions), "an example was lost or repeated"
-    return [
-        Item(q.example.task, q.example.prompt, q.example.answer, *collected[index]) for index, q in enumerate(questions)
-    ]
+    return [collected[index] for index in range(len(questions))]

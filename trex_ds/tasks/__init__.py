@@ -2,6 +2,17 @@
 
 from trex_ds.tasks.base import Example, Scorer, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import fingerprint, read_examples, scorer
+from trex_ds.tasks.sources import fingerprint, keep_benchmark_data, load_benchmarks, read_examples, scorer
 
-__all__ = ["Example", "Scorer", "Split", "TaskConfig", "exact_match", "fingerprint", "read_examples", "scorer"]
+__all__ = [
+    "Example",
+    "Scorer",
+    "Split",
+    "TaskConfig",
+    "exact_match",
+    "fingerprint",
+    "keep_benchmark_data",
+    "load_benchmarks",
+    "read_examples",
+    "scorer",
+]

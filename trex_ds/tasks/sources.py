@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trex_ds.tasks import file, gym
@@ -11,6 +12,7 @@ from trex_ds.tasks.base import Example, Scorer, Split
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig
+    from trex_ds.tasks.harness_loading import Loaded
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,23 @@ def scorer(config: TaskConfig) -> Scorer | None:
     """How generated answers to the config's examples are scored; None: lm-evaluation-harness does it."""
     source, location = _resolve(config)
     return source.scorer(location, config)
+
+
+def keep_benchmark_data(config: TaskConfig, mirror: str | None, folder: Path) -> None:
+    """Copy into `folder` the datasets that lm-evaluation-harness evaluates the config's task on."""
+    from trex_ds.tasks.harness_loading import load_tasks
+
+    load_tasks([_resolve(config)[1]], mirror, copies=folder)
+
+
+def load_benchmarks(folders: Mapping[str, Path]) -> Loaded | None:
+    """lm-eval's tasks by their names, each from the folder that `keep_benchmark_data` filled; None if there are none."""
+    if not folders:
+        return None
+    from trex_ds.tasks.harness_loading import Loaded, load_tasks
+
+    parts = [load_tasks([name], copies=folder, only_copies=True) for name, folder in folders.items()]
+    return Loaded(*({k: v for part in parts for k, v in vars(part)[f].items()} for f in ("tasks", "members", "groups")))
 
 
 def _resolve(config: TaskConfig) -> tuple[Source, str]:

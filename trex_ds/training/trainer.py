@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from transformers import Trainer, TrainerCallback
 
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import sum_over_ranks
+
+if TYPE_CHECKING:
+    from trex_ds.training.measuring import Measurements
 
 
 class TRexTrainer(Trainer):
@@ -89,26 +92,25 @@ class JobCallback(TrainerCallback):
 
     def __init__(
         self,
-        evaluate: Callable[[int], object],
+        measurements: Measurements,
         every: int | None,
         report: Callable[[dict[str, float], int], None],
     ):
-        self.evaluate = evaluate
+        self.measurements = measurements
         self.every = every
         self.report = report
-        self.trainer: TRexTrainer | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the base model, on the prepared (sharded) model, before the first step."""
+        assert self.measurements.trainer is not None
         if state.global_step == 0:
-            self.evaluate(0)
-        assert self.trainer is not None
-        self.trainer.reset_token_clock()
+            self.measurements.base()
+        self.measurements.trainer.reset_token_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure every N steps; the last step is measured by the job."""
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.evaluate(state.global_step)
+            self.measurements.held_out(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Pass the step logs on."""

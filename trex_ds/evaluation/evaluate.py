@@ -1,0 +1,85 @@
+"""Accuracy of a model on evaluation examples of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import PositiveInt
+
+from trex_ds.config import section
+from trex_ds.evaluation.accuracy import Evaluation, Item
+from trex_ds.evaluation.generation import Question, answer_all
+
+if TYPE_CHECKING:
+    from trex_ds.evaluation.harness_model import ContextScores
+    from trex_ds.tasks.harness_loading import Loaded
+
+
+@section
+class EvaluationConfig:
+    """When and how accuracy is measured."""
+
+    batch_size: PositiveInt = 16
+    """Prompts a rank answers at a time."""
+    max_new_tokens: PositiveInt = 32
+    """Longest answer; a longer one is cut and scored as it is. lm_eval tasks have their own."""
+    every: PositiveInt | None = None
+    """Steps between evaluations while training, on examples held out of the training data; the adapter that is
+    best by their mean is the one that is kept. null: only before and after, and the last adapter is kept."""
+    held_out: PositiveInt = 32
+    """Training examples of each task that are held out for `every`, but never more than a tenth of them."""
+    gather_weights: bool = False
+    """Under ZeRO-3, keep the whole model on every rank while answering: many times faster where it fits."""
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    config: EvaluationConfig,
+    device: torch.device,
+    description: str,
+    *,
+    use_adapter: bool = True,
+    benchmarks: Loaded | None = None,
+    context_scores: ContextScores | None = None,
+) -> Evaluation:
+    """Answer and score every question; all ranks call it with the same questions and get the same result.
+
+    Args:
+        model: the PEFT model (unwrapped); its mode is restored afterwards.
+        tokenizer: the model's.
+        questions: all questions of all tasks.
+        config: batch size and answer length.
+        device: where the model computes.
+        description: text of the progress bars.
+        use_adapter: False measures the base model.
+        benchmarks: lm-eval's tasks, where questions without a scorer come from.
+        context_scores: gives the intuition scores of their contexts.
+
+    Raises:
+        RuntimeError: on every rank, if a scorer fails on one.
+    """
+    generated = [q for q in questions if q.score is not None]
+    asked_by_harness = [q for q in questions if q.score is None]
+    found: dict[int, tuple[str, float]] = {}
+    was_training = model.training
+    model.eval()
+    with nullcontext() if use_adapter else model.disable_adapter():
+        if generated:
+            settings = (config.batch_size, config.max_new_tokens, device, description)
+            results = answer_all(model, tokenizer, generated, *settings)
+            found |= {id(q): result for q, result in zip(generated, results, strict=True)}
+        if asked_by_harness:
+            from trex_ds.evaluation.harness import evaluate_examples
+            from trex_ds.evaluation.harness_model import TRexLM
+
+            assert benchmarks is not None
+            lm = TRexLM(model, tokenizer, context_scores, batch_size=config.batch_size, device=device)
+            outcomes = evaluate_examples(lm, [q.example for q in asked_by_harness], benchmarks)
+            found |= {id(q): (o.generated, o.score) for q, o in zip(asked_by_harness, outcomes, strict=True)}
+    model.train(was_training)
+    return Evaluation([Item(q.example.task, q.example.text, q.example.answer, *found[id(q)]) for q in questions])

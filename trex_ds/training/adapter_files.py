@@ -1,0 +1,63 @@
+"""Writing the adapter of a training job, and putting a written one back into the model."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from safetensors import safe_open
+
+from trex_ds.config import to_dict
+from trex_ds.distributed import rank
+from trex_ds.files import atomic_path
+
+if TYPE_CHECKING:
+    from trex_ds.training.recipe import Recipe
+
+RECIPE_FILE = "recipe.yaml"
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
+    """Write adapter, centroids, tokenizer and recipe to `folder`; all ranks call it, rank 0 writes."""
+    with atomic_path(folder) if rank() == 0 else nullcontext(folder) as temporary:
+        with warnings.catch_warnings():
+            # PEFT looks for the base model's config to learn whether its vocabulary grew, which it never does here.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            trainer.save_model(str(temporary))
+        if rank() == 0:
+            _refuse_empty_tensors(temporary / _WEIGHTS)
+            (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all
+            write_recipe(recipe, temporary)
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put the weights that `save_adapter` wrote into the PEFT model, sharded or not; all ranks call it.
+
+    For what is evaluated and saved, not for what is trained on: the optimizer keeps its own copies.
+    """
+    import deepspeed
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sharded = any(hasattr(parameter, "ds_id") for parameter in trained)
+    with deepspeed.zero.GatheredParameters(trained, modifier_rank=0, enabled=sharded):
+        if rank() == 0 or not sharded:
+            set_peft_model_state_dict(model, load_file(folder / _WEIGHTS))
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """The resolved recipe as `folder`/recipe.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / RECIPE_FILE) as temporary:
+        temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _refuse_empty_tensors(file: Path) -> None:
+    with safe_open(file, framework="pt") as tensors:
+        empty = [key for key in tensors.keys() if 0 in tensors.get_slice(key).get_shape()]  # noqa: SIM118
+    assert not empty, f"sharded tensors were saved without being gathered: {empty[:3]}"

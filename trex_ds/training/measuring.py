@@ -1,0 +1,106 @@
+"""Accuracy before, while and after training, and the adapter that did best."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trex_ds.distributed import on_rank_zero
+from trex_ds.evaluation import Evaluation, evaluate
+from trex_ds.files import atomic_path
+from trex_ds.modeling import whole_weights
+from trex_ds.tasks import load_benchmarks
+from trex_ds.tracking import Tracker
+from trex_ds.training.adapter_files import load_adapter, save_adapter
+
+if TYPE_CHECKING:
+    from trex_ds.training.preparation import Prepared
+    from trex_ds.training.recipe import Recipe
+    from trex_ds.training.trainer import TRexTrainer
+
+BEST_FOLDER = "best"
+_BEST_FILE = "best.json"
+
+
+class Measurements:
+    """Evaluates the model of a trainer; its methods are collectives."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, tracker: Tracker, model: Any, device: torch.device):
+        self._recipe = recipe
+        self._prepared = prepared
+        self._tracker = tracker
+        self._model = model
+        self._device = device
+        self._benchmarks = load_benchmarks(prepared.benchmark_data)
+        self._output = Path(recipe.output_dir)
+        self._best = self._read_best()
+        self.trainer: TRexTrainer | None = None
+
+    def base(self) -> Evaluation:
+        """The base model on all evaluation examples."""
+        return self._measure(self._prepared.questions, 0, "eval", "base", "base model", use_adapter=False)
+
+    def held_out(self, step: int) -> None:
+        """The adapter on the held-out examples; it is kept if none was better."""
+        if step == self._best["last_step"]:
+            return
+        result = self._measure(self._prepared.held_out, step, "held_out", f"held_out_{step}", f"step {step}, held out")
+        mean = result.mean().value
+        self._best["last_step"] = step
+        if mean > self._best["mean"]:
+            assert self.trainer is not None
+            save_adapter(self.trainer, self._recipe, self._output / BEST_FOLDER)
+            self._best |= {"mean": mean, "step": step}
+        on_rank_zero(self._write_best)
+
+    def final(self, step: int) -> Evaluation:
+        """The adapter on all evaluation examples: the best by the held-out ones if there are any, else the last."""
+        if self._prepared.held_out:
+            self.held_out(step)
+            if self._best["step"] != step:
+                load_adapter(self._model, self._output / BEST_FOLDER)
+            self._tracker.log_metrics({"held_out/best_step": self._best["step"]}, step)
+        return self._measure(self._prepared.questions, step, "eval", str(step), f"step {self._best['step'] or step}")
+
+    def _measure(
+        self, questions: Any, step: int, prefix: str, file: str, description: str, use_adapter: bool = True
+    ) -> Evaluation:
+        config = self._recipe.evaluation
+        assert self.trainer is not None
+        with whole_weights(self.trainer.model_wrapped) if config.gather_weights else nullcontext():
+            result = evaluate(
+                self._model,
+                self._prepared.tokenizer,
+                questions,
+                config,
+                self._device,
+                f"accuracy, {description}",
+                use_adapter=use_adapter,
+                benchmarks=self._benchmarks,
+                context_scores=self._prepared.intuition.of,
+            )
+        on_rank_zero(lambda: result.save(self._output / f"evaluation_{file}.json"))
+        self._tracker.log_metrics(result.metrics(prefix), step)
+        self.trainer.reset_token_clock()
+        return result
+
+    def _read_best(self) -> dict[str, Any]:
+        """What an interrupted job knew already; a new one knows nothing."""
+        file = self._output / _BEST_FILE
+        resumed = self._recipe.training.resume
+        return on_rank_zero(
+            lambda: (
+                json.loads(file.read_text())
+                if resumed and file.is_file()
+                else {"mean": -math.inf, "step": None, "last_step": None}
+            )
+        )
+
+    def _write_best(self) -> None:
+        with atomic_path(self._output / _BEST_FILE) as temporary:
+            temporary.write_text(json.dumps(self._best))

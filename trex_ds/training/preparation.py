@@ -1,0 +1,269 @@
+"""From a recipe to the data of a job: examples, tokens and intuition scores, made once and kept in a cache folder."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trex_ds.config import ConfigError, to_dict
+from trex_ds.data import store as data_store
+from trex_ds.data.cache import Builder, content_key
+from trex_ds.data.collator import TrainingSet
+from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
+from trex_ds.data.store import Store, TrainRows, TrainTexts, open_store, tokenizer_fingerprint, write_examples
+from trex_ds.distributed import PeerError, agree, on_rank_zero, rank
+from trex_ds.evaluation import Question
+from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
+from trex_ds.modeling import cache_folder, load_tokenizer
+from trex_ds.tasks import TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
+
+if TYPE_CHECKING:
+    from trex_ds.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+BENCHMARK_DATA = "datasets"
+"""Subfolder of a prepared task with the datasets that its evaluation needs."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the preparation cost on this rank."""
+
+    name: str
+    items: int
+    seconds: float
+    """0 if the cache had it."""
+    peak_mib: float
+    """Largest resident memory of the process so far."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a job, equal on every rank."""
+
+    tokenizer: Any
+    training_set: TrainingSet
+    questions: list[Question]
+    """All evaluation examples."""
+    held_out: list[Question]
+    """Training examples held out to measure with while training; empty unless the recipe asks for it."""
+    intuition: IntuitionResult
+    mixture: dict[str, int]
+    """Training rows of each task in an epoch."""
+    benchmark_data: dict[str, Path]
+    """For each lm_eval task: the folder with the datasets of its evaluation."""
+    store: Store
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def centroids(self) -> Centroids:
+        """Those of the intuition scores."""
+        return self.intuition.centroids
+
+
+def prepare(recipe: Recipe, device: torch.device) -> Prepared:
+    """Load the tasks, tokenize, run the intuition pass; what the cache folder has already is taken from it.
+
+    A collective. What one process does alone (all but the intuition pass) is done by the first process of
+    each node, while the others look for its result on disk.
+
+    Raises:
+        ConfigError: the tasks, their data or the embedder cannot be used; on every rank.
+    """
+    stages: list[Stage] = []
+    try:
+        tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
+        store, folders = _examples(recipe, tokenizer, stages)
+        evaluation_digests = store.evaluation.data.column("digest").to_numpy()
+        positions, held_out = _split(recipe, store, evaluation_digests)
+        sizes = {name: len(own) for name, own in positions.items()}
+        weights = {name: recipe.tasks[store.entry[name]].weight for name in sizes}
+        mixture = epoch_counts(sizes, weights, recipe.data.mixing, recipe.data.temperature)
+        indices = epoch_indices(positions, mixture, recipe.seed)
+        if rank() == 0:
+            for name, count in store.counts.items():
+                log.info(
+                    "task %s: %d training rows in an epoch, of %d examples (%d more are too long); %d evaluation examples",
+                    *(name, mixture.get(name, 0), sizes.get(name, 0), count["too_long"], count["evaluation"]),
+                )
+        examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
+        contexts = [text for example, _ in examples for text in _contexts(example)]
+        held_out_examples = [store.example("train", i) for i in held_out]
+        contexts += [text for example, _ in held_out_examples for text in _contexts(example)]
+        intuition = _intuition(recipe, store, folders, contexts, device, stages)
+    except (ValueError, PeerError) as error:
+        raise ConfigError([str(error)]) from error
+    training_set = TrainingSet(TrainRows(store), intuition.scores, intuition.rows(store.digests), indices)
+    to_question = partial(_question, recipe, store, intuition)
+    return Prepared(
+        tokenizer=tokenizer,
+        training_set=training_set,
+        questions=[to_question(*item) for item in examples],
+        held_out=[to_question(*item) for item in held_out_examples],
+        intuition=intuition,
+        mixture=mixture,
+        benchmark_data={
+            name: folders[entry] / BENCHMARK_DATA
+            for name, entry in store.entry.items()
+            if (folders[entry] / BENCHMARK_DATA).is_dir()
+        },
+        store=store,
+        stages=stages,
+    )
+
+
+def _examples(recipe: Recipe, tokenizer: Any, stages: list[Stage]) -> tuple[Store, list[Path]]:
+    """The examples of all entries, read and tokenized if the cache does not have them."""
+    builder = Builder()
+    tasks = recipe.data.cache_path() / "tasks"
+    known = tasks.parent / "fingerprints"
+    tokens = tokenizer_fingerprint(tokenizer)
+    keys = on_rank_zero(lambda: [_entry_key(recipe, entry, tokens, known) for entry in recipe.tasks])
+    with _stage("examples", stages) as stage:
+        folders, error = [], None
+        try:
+            for entry, key in zip(recipe.tasks, keys, strict=True):
+                make = partial(_write_entry, recipe, entry, tokenizer)
+                folders.append(builder.build(tasks / key, make))
+        except Exception as exception:
+            error = exception
+        agree(error)
+        store = open_store(folders, [entry.source for entry in recipe.tasks])
+        stage["items"] = len(store.train) + len(store.evaluation)
+    return store, folders
+
+
+def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> str:
+    """Where an entry's examples are kept; changes with all that they depend on."""
+    config = to_dict(replace(entry, weight=1.0))
+    remembered = known / content_key([config, recipe.data.mirror])
+    try:
+        found = fingerprint(entry, recipe.data.mirror)
+    except (OSError, ValueError) as error:
+        # A node without a way to the hub or the mirror trusts what was found when the data was prepared.
+        if not remembered.is_file():
+            raise ValueError(f"{entry.source}: cannot be reached, and has not been prepared: {error}") from error
+        found = remembered.read_text()
+    else:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(found)
+    parts = [data_store.FORMAT, config, found, tokens, recipe.data.system_prompt, recipe.data.max_length]
+    return content_key(parts)
+
+
+def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path) -> None:
+    write_examples(
+        folder,
+        read_examples(entry, recipe.data.mirror),
+        tokenizer,
+        recipe.data.system_prompt,
+        recipe.data.max_length,
+        entry.source,
+    )
+    if scorer(entry) is None:
+        keep_benchmark_data(entry, recipe.data.mirror, folder / BENCHMARK_DATA)
+
+
+def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Where each task's training examples lie, none of them evaluated on, and those that are held out."""
+    positions, held_out = {}, [np.zeros(0, np.int64)]
+    count = recipe.evaluation.held_out if recipe.evaluation.every else 0
+    for name, counts in store.counts.items():
+        own = store.positions(name)
+        kept = without(own, store.digests, evaluation)
+        if len(kept) < len(own) and rank() == 0:
+            log.info("task %s: left out %d training examples with an evaluation prompt", name, len(own) - len(kept))
+        if not len(kept):
+            if counts["train"]:
+                raise ValueError(f"task {name!r}: all {len(own)} training examples have prompts of the evaluation")
+            continue
+        mine = held_out_positions(kept, store.digests, count, recipe.seed)
+        held_out.append(mine)
+        positions[name] = without(kept, store.digests, store.digests[mine])
+    if not positions:
+        raise ValueError("tasks: none has training examples; give one train_examples other than 0")
+    return positions, np.concatenate(held_out)
+
+
+def _contexts(example: Any) -> list[str]:
+    """The texts whose intuition scores are needed to answer an example."""
+    return (example.record or {}).get("contexts") or [example.text]
+
+
+def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Any, ids: list[int]) -> Question:
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, intuition.of([example.text])[0])
+
+
+def _intuition(
+    recipe: Recipe, store: Store, folders: list[Path], contexts: list[str], device: torch.device, stages: list[Stage]
+) -> IntuitionResult:
+    config = recipe.intuition
+    given = Centroids.load(config.centroids) if config.centroids else None
+    # A resumed job keeps the clusters that its adapter was trained on so far.
+    trained_on = Path(recipe.output_dir) / "centroids.safetensors"
+    kept = Centroids.load(trained_on) if recipe.training.resume else None
+    with _stage("intuition", stages) as stage:
+        stage["items"] = len(store.train) + len(contexts)
+        result = None
+        for centroids in (given, kept) if kept else (given,):
+            parts = [
+                *(1, [folder.name for folder in folders], f"{text_digests(contexts).sum():x}", config.revision),
+                *(config.embedder, _embedder_content(config.embedder), config.prompt, config.batch_size),
+                *(config.max_embeddings, config.seed, recipe.adapter.num_clusters, centroids and centroids.fingerprint),
+            ]
+            folder = recipe.data.cache_path() / "intuition" / on_rank_zero(partial(content_key, parts))
+            result = IntuitionResult.open(folder)
+            if result is not None and (kept is None or result.centroids.fingerprint == kept.fingerprint):
+                break
+        else:
+            try:
+                embedder = SentenceTransformerEmbedder(
+                    config.embedder, config.revision, config.prompt, device=str(device)
+                )
+                result = intuition_pass(
+                    TrainTexts(store),
+                    contexts,
+                    embedder,
+                    recipe.adapter.num_clusters,
+                    folder=folder,
+                    batch_size=config.batch_size,
+                    max_embeddings=config.max_embeddings,
+                    seed=config.seed,
+                    centroids=kept or given,
+                    train_digests=store.digests,
+                )
+            except (ValueError, FileNotFoundError) as error:
+                raise ValueError(f"intuition: {error}") from error
+            del embedder
+            gc.collect()
+    return result
+
+
+def _embedder_content(name: str) -> str:
+    """What an embedder in a folder consists of: names, sizes and times of its files; "" for one from elsewhere."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return ""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return content_key([[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+
+@contextmanager
+def _stage(name: str, stages: list[Stage]) -> Iterator[dict[str, int]]:
+    started = time.perf_counter()
+    counts = {"items": 0}
+    yield counts
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    stages.append(Stage(name, counts["items"], time.perf_counter() - started, peak))
