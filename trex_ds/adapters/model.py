@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, TRexLinear
-from trex_ds.adapters.side_input import Scores, SideInput, check_isolation, flat_segments
+from trex_ds.adapters.side_input import Scores, SideInput, flat_segments, isolated
 
 
 class TRexModel(BaseTuner):
     """A model whose linears carry T-REX adapters; made by `peft.get_peft_model(base, TRexConfig(...))`.
 
     `forward` and `generate` take `intuition`, the raw scores (batch, num_clusters) of each sample; `forward`
-    also takes rows that hold several samples each.
+    takes packed rows too.
     """
 
     prefix = "trex_"
@@ -118,7 +118,7 @@ class TRexModel(BaseTuner):
         intuition, segment_ids = kwargs.pop("intuition", None), kwargs.pop("segment_ids", None)
         if segment_ids is not None:
             attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-            check_isolation(attention, kwargs.get("attention_mask"), kwargs.get("position_ids"))
+            kwargs = isolated(kwargs, attention)
         if not self._generating:
             self._side_input.current = self._scores(intuition, segment_ids)
         return args, kwargs
@@ -159,8 +159,7 @@ class TRexModel(BaseTuner):
             config: TRexConfig = self.peft_config[name]
             if intuition.dim() != 2 or intuition.shape[1] != config.num_clusters:
                 raise ValueError(
-                    f"intuition must be (batch, num_clusters={config.num_clusters}) for adapter {name!r}, "
-                    f"got {given}"
+                    f"intuition must be (batch, num_clusters={config.num_clusters}) for adapter {name!r}, got {given}"
                 )
             scores = intuition.to(torch.promote_types(intuition.dtype, torch.float32))
             if config.intuition_transform == "centered":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,31 +79,32 @@ def flat_segments(intuition: Tensor, segment_ids: Tensor | None) -> tuple[Tensor
     return intuition.flatten(0, 1), segment_ids + first
 
 
-def check_isolation(attention: str | None, attention_mask: Tensor | None, position_ids: Tensor | None) -> None:
-    """Refuse a packed pass whose segments would see each other.
+def isolated(arguments: Mapping[str, Any], attention: str | None) -> dict[str, Any]:
+    """The arguments of a packed pass, made so that no segment sees another.
 
-    transformers keeps them apart by positions that start again, and only where there is no
-    two-dimensional mask; flash attention looks for them in a batch of one row alone.
+    transformers keeps segments apart by positions that start again, but only where it finds neither a
+    two-dimensional mask nor a cache, which it makes by default. Flash attention looks for them in a
+    batch of one row alone.
 
     Args:
+        arguments: the base model's: position_ids (batch, seq), 0 at the start of each segment, and no
+            attention_mask; or an attention_mask (batch, 1, seq, seq) that keeps them apart.
         attention: the base model's attention implementation, if it names one.
-        attention_mask: the pass's own; only None or a full one, (batch, 1, seq, seq), will do.
-        position_ids: (batch, seq), 0 at the start of each segment.
 
     Raises:
-        ValueError: saying what to pass instead.
+        ValueError: if segments would see each other, saying what to pass instead.
     """
-    if attention_mask is not None and attention_mask.dim() == 4:
-        return
-    if attention_mask is not None or position_ids is None:
+    if arguments.get("use_cache") or arguments.get("past_key_values") is not None:
+        raise ValueError("a packed pass cannot keep or use a cache: rows do not go on, only their last segment could")
+    mask, positions = arguments.get("attention_mask"), arguments.get("position_ids")
+    if positions is None or (mask is not None and mask.dim() != 4):
         raise ValueError(
             "segments are kept apart by position_ids that start again at each, without an attention_mask; "
             "a packed pass needs the one and must leave out the other"
         )
-    if attention is not None and "flash" in attention and len(position_ids) > 1:
-        raise ValueError(
-            f"{attention} keeps segments apart in one row only, got {len(position_ids)}; join the rows to one"
-        )
+    if mask is None and attention is not None and "flash" in attention and len(positions) > 1:
+        raise ValueError(f"{attention} keeps segments apart in one row only, got {len(positions)}; join the rows")
+    return {**arguments, "use_cache": False}
 
 
 class SideInput:
