@@ -13,7 +13,7 @@ from trex_ds.adapters.mixing import RoutingScales, routed_update, routed_update_
 SCALES = RoutingScales(token_scale=6.0, intuition_scale=4.0, gate_sharpness=100.0)
 
 
-def oracle(y, x, A, B, W_r, omega, gamma, p, scales):
+def oracle(y, x, A, B, W_r, omega, gamma, p, scales, token_rows=None):
     """The formula of docs/method.md, one token and one rank-one expert b_j a_i^T at a time."""
     y, x, A, B, W_r, p = (t.double().numpy() for t in (y, x, A, B, W_r, p))
     k = scales.gate_sharpness
@@ -25,7 +25,7 @@ def oracle(y, x, A, B, W_r, omega, gamma, p, scales):
             logits = W_r @ x[b, t]
             exponents = np.exp(logits - logits.max())
             softmax = exponents / exponents.sum()
-            scores = p[b, t if p.shape[1] > 1 else 0]
+            scores = p[b if token_rows is None else token_rows[b, t]]
             for i in range(A.shape[0]):
                 for j in range(B.shape[1]):
                     pair = i * B.shape[1] + j
@@ -34,7 +34,7 @@ def oracle(y, x, A, B, W_r, omega, gamma, p, scales):
     return torch.from_numpy(out)
 
 
-def tensors(num_in, num_out, batch, seq, n=5, m=7, per_token=False, dtype=torch.float64):
+def tensors(num_in, num_out, batch, seq, n=5, m=7, samples=None, dtype=torch.float64):
     generator = torch.Generator().manual_seed(num_in * 100 + num_out * 10 + batch)
 
     def normal(*shape):
@@ -48,17 +48,24 @@ def tensors(num_in, num_out, batch, seq, n=5, m=7, per_token=False, dtype=torch.
         normal(num_in * num_out, n),
         0.01 * normal(1),
         0.01 * normal(1),
-        normal(batch, seq if per_token else 1, num_in * num_out),
+        normal(batch if samples is None else samples, num_in * num_out),
     )
+
+
+def some_rows(samples, batch, seq):
+    """Rows that return to a sample and leave others out."""
+    return torch.randint(samples, (batch, seq), generator=torch.Generator().manual_seed(samples))
 
 
 @pytest.mark.parametrize("function", [routed_update, routed_update_reference])
 @pytest.mark.parametrize(("num_in", "num_out"), [(1, 1), (4, 8), (3, 2), (2, 5)])
 @pytest.mark.parametrize(("batch", "seq"), [(1, 1), (3, 4)])
-@pytest.mark.parametrize("per_token", [False, True])
-def test_float64_equals_the_oracle(function, num_in, num_out, batch, seq, per_token):
-    arguments = tensors(num_in, num_out, batch, seq, per_token=per_token)
-    torch.testing.assert_close(function(*arguments, SCALES), oracle(*arguments, SCALES), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("samples", [None, 1, 5])
+def test_float64_equals_the_oracle(function, num_in, num_out, batch, seq, samples):
+    arguments = (*tensors(num_in, num_out, batch, seq, samples=samples), SCALES)
+    if samples is not None:
+        arguments += (some_rows(samples, batch, seq),)
+    torch.testing.assert_close(function(*arguments), oracle(*arguments), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("function", [routed_update, routed_update_reference])
@@ -70,20 +77,24 @@ def test_lower_precision_stays_near_the_oracle(function, dtype, tolerance):
     assert ((result.double() - expected).norm() / expected.norm()).item() < tolerance
 
 
-def test_gradients_of_every_tensor():
-    arguments = tuple(t.requires_grad_() for t in tensors(2, 3, 2, 3))
-    assert torch.autograd.gradcheck(lambda *a: routed_update(*a, SCALES), arguments)
+@pytest.mark.parametrize("samples", [None, 4])
+def test_gradients_of_every_tensor(samples):
+    arguments = tuple(t.requires_grad_() for t in tensors(2, 3, 2, 3, samples=samples))
+    token_rows = None if samples is None else some_rows(samples, 2, 3)
+    assert torch.autograd.gradcheck(lambda *a: routed_update(*a, SCALES, token_rows), arguments)
 
 
+@pytest.mark.parametrize("samples", [None, 5])
 @pytest.mark.parametrize("parameter_dtype", [torch.float32, torch.bfloat16])
-def test_fast_gradients_equal_the_reference_in_low_precision(parameter_dtype):
+def test_fast_gradients_equal_the_reference_in_low_precision(parameter_dtype, samples):
     """Parameters in float32 under a bfloat16 input keep float32 gradients of the same value."""
     gradients = []
     for function in (routed_update, routed_update_reference):
-        y, x, *parameters, p = tensors(4, 8, 2, 16, n=32, m=24, dtype=torch.bfloat16)
+        y, x, *parameters, p = tensors(4, 8, 2, 16, n=32, m=24, samples=samples, dtype=torch.bfloat16)
         leaves = [y, x, *(t.to(parameter_dtype) for t in parameters), p.float()]
         leaves = [t.detach().requires_grad_() for t in leaves]
-        function(*leaves, SCALES).square().float().mean().backward()
+        token_rows = None if samples is None else some_rows(samples, 2, 16)
+        function(*leaves, SCALES, token_rows).square().float().mean().backward()
         assert all(leaf.grad.dtype == leaf.dtype for leaf in leaves)
         gradients.append([leaf.grad.double() for leaf in leaves])
     for fast, reference in zip(*gradients, strict=True):
@@ -98,13 +109,15 @@ def test_frozen_input_gets_no_gradient():
     assert all(t.grad is not None for t in rest)
 
 
-def test_saved_memory_a_token_is_the_input_and_the_rank_sized_values():
+@pytest.mark.parametrize("samples", [None, 3])
+def test_saved_memory_a_token_is_the_input_and_the_rank_sized_values(samples):
     """Neither output-sized nor routing-sized float32 tensors are kept from forward to backward."""
-    y, x, *rest, p = tensors(4, 8, 1, 64, n=32, m=512, dtype=torch.float32)
+    y, x, *rest, p = tensors(4, 8, 1, 64, n=32, m=512, samples=samples, dtype=torch.float32)
+    token_rows = None if samples is None else some_rows(samples, 1, 64)
     parameters = [t.requires_grad_() for t in rest]
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        routed_update(y, x, *parameters, p, SCALES)
-    others = {id(t) for t in (x, *parameters, p)}
+        routed_update(y, x, *parameters, p, SCALES, token_rows)
+    others = {id(t) for t in (x, *parameters, p, token_rows)}
     extra = sum(t.numel() for t in saved if id(t) not in others and t.data_ptr() not in {x.data_ptr(), p.data_ptr()})
     assert extra <= 64 * (4 + 32) + sum(t.numel() for t in parameters)

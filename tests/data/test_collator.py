@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from trex_ds.data import Collator, Encoded, TrainingSet
+from trex_ds.data import Collator, Encoded, PackedCollator, PackedSet, TrainingSet, plan_rows
 
 ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([8], [8]), Encoded([3, 4], [-100, 4])]
 SCORES = torch.arange(6, dtype=torch.float64).view(3, 2)
@@ -43,3 +43,42 @@ def test_training_set_repeats_rows_without_copying_them():
 def test_scores_that_do_not_fit_the_rows_are_refused(scores):
     with pytest.raises(ValueError, match="for 3 rows; give one row of scores for each"):
         TrainingSet(ROWS, scores, [0])
+
+
+def items_of(*rows: Encoded) -> list[dict]:
+    return [
+        {"input_ids": row.input_ids, "labels": row.labels, "intuition": torch.full((2,), float(i))}
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_packed_rows_are_joined_items_padded_on_the_right():
+    a, b, c = items_of(*ROWS)
+    batch = PackedCollator(pad_token_id=9, one_row=False)([[a, b], [c]])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [3, 4, 9, 9]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, -100], [-100, 4, -100, -100]]  # nothing predicts a first token
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0], [0, 1, 0, 0]]
+    assert batch["segment_ids"].tolist() == [[0, 0, 0, 1], [0, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["intuition"].tolist() == [[[0, 0], [1, 1]], [[2, 2], [0, 0]]]
+    assert {tensor.dtype for name, tensor in batch.items() if name != "intuition"} == {torch.int64}
+    assert batch["intuition"].dtype == torch.float32
+
+
+def test_packed_rows_become_one_without_padding():
+    a, b, c = items_of(*ROWS)
+    batch = PackedCollator(pad_token_id=9, one_row=True)([[a, b], [c]])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 3, 4]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, -100, -100, 4]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert batch["segment_ids"].tolist() == [[0, 0, 0, 1, 2, 2]]
+    assert batch["attention_mask"].tolist() == [[1] * 6]
+    assert batch["intuition"].tolist() == [[[0, 0], [1, 1], [2, 2]]]
+
+
+def test_packed_training_set_through_a_loader():
+    training = TrainingSet(ROWS, SCORES, [0, 2, 1, 2])
+    rows = PackedSet(training, plan_rows([3, 2, 1, 2], 5, seed=0))
+    (batch,) = DataLoader(rows, batch_size=2, collate_fn=PackedCollator(pad_token_id=9, one_row=False))
+    assert batch["attention_mask"].sum() == 8
+    assert sorted(batch["input_ids"][batch["attention_mask"].bool()].tolist()) == [3, 3, 4, 4, 5, 6, 7, 8]

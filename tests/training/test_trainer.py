@@ -71,7 +71,7 @@ def test_loss_and_gradients_equal_the_models_own_on_rows_padded_on_the_right(mod
 
 def test_logits_are_computed_for_answers_only(model, trainer, items):
     _, outputs = trainer.compute_loss(model, Collator(0)(items), return_outputs=True, num_items_in_batch=1)
-    assert outputs.logits.shape == (3, max(map(len, ANSWERS)) + 1, 96)
+    assert outputs.logits.shape == (sum(map(len, ANSWERS)), 96)
 
 
 def test_intuition_stays_in_float32(trainer, items):

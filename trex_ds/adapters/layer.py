@@ -102,14 +102,15 @@ class TRexLinear(nn.Module, BaseTunerLayer):
         parameters[0].all_gather(param_list=parameters)  # too late for this pass's hook
 
     def _update(self, adapter_name: str, y: Tensor, x: Tensor) -> Tensor:
-        if self.side_input.current is None:
+        side_input = self.side_input.current
+        if side_input is None:
             raise ValueError(NO_INTUITION)
         if x.dim() != 3:
             raise ValueError(
                 f"T-REX adapts linears whose input is (batch, seq, features), this one got {tuple(x.shape)}; "
                 "leave it out with exclude_modules"
             )
-        scores = self.side_input.current.rows(adapter_name, x.shape[0])
+        scores = side_input.rows(adapter_name, *x.shape[:2])
         # Under autocast x may still be float32 while y is not. The products below choose their own
         # types, so autocast must not choose again in the forward and not in the backward.
         with torch.autocast(x.device.type, enabled=False):
@@ -117,20 +118,22 @@ class TRexLinear(nn.Module, BaseTunerLayer):
             if adapter_name in self.trex_mapper:
                 mapper = self.trex_mapper[adapter_name]
                 scores = scores.to(mapper.dtype) @ mapper.t()
-            tensors = (
+            arguments = (
                 self.trex_A[adapter_name],
                 self.trex_B[adapter_name],
                 self.trex_router[adapter_name],
                 self.trex_omega[adapter_name],
                 self.trex_gamma[adapter_name],
-                scores.unsqueeze(1),
+                scores,
+                self.scales[adapter_name],
+                side_input.token_rows,
             )
-            scales, dropout = self.scales[adapter_name], self.dropout[adapter_name]
+            dropout = self.dropout[adapter_name]
             if self.training and dropout > 0.0:
                 # Experts and router read different inputs here, so they cannot share one product.
                 expert_input = nn.functional.dropout(x, dropout)
-                return routed_update_reference(y, x, *tensors, scales, expert_input)
-            return routed_update(y, x, *tensors, scales)
+                return routed_update_reference(y, x, *arguments, expert_input)
+            return routed_update(y, x, *arguments)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refused: see `TRexModel.merge_and_unload`."""

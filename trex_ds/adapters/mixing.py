@@ -38,6 +38,7 @@ def routed_update_reference(
     gamma: Tensor,
     intuition: Tensor,
     scales: RoutingScales,
+    token_rows: Tensor | None = None,
     expert_input: Tensor | None = None,
 ) -> Tensor:
     """Y + sigmoid(k * gamma) * B (G^T A x), the formula of docs/method.md (arXiv 2404.08985).
@@ -50,8 +51,9 @@ def routed_update_reference(
         W_r: token router, (I*J, in_features).
         omega: balance of the two routings, (1,).
         gamma: gate of the whole update, (1,).
-        intuition: p(c), (batch, 1, I*J) or (batch, seq, I*J).
+        intuition: p(c), one row a sample, (samples, I*J).
         scales: the routing's constants.
+        token_rows: each token's row of intuition, (batch, seq), int64; None: samples are the batch's rows.
         expert_input: what A reads in place of x (x after dropout), the same shape as x.
 
     Returns:
@@ -60,7 +62,7 @@ def routed_update_reference(
     read = x if expert_input is None else expert_input
     bottleneck = torch.nn.functional.linear(read, A.to(x.dtype))
     logits = torch.nn.functional.linear(x, W_r.to(x.dtype))
-    z = _mix(bottleneck, logits, omega, gamma, intuition, scales)
+    z = _mix(bottleneck, logits, omega, gamma, intuition, token_rows, scales)
     return y + torch.nn.functional.linear(z.to(x.dtype), B.to(x.dtype)).to(y.dtype)
 
 
@@ -74,6 +76,7 @@ def routed_update(
     gamma: Tensor,
     intuition: Tensor,
     scales: RoutingScales,
+    token_rows: Tensor | None = None,
 ) -> Tensor:
     """The same as `routed_update_reference` without dropout, faster and with less memory.
 
@@ -81,13 +84,24 @@ def routed_update(
     matrix products, the routing itself runs in float32, and their gradients come back in their own
     dtype. First derivatives only.
     """
-    return _RoutedUpdate.apply(y, x, A, B, W_r, omega, gamma, intuition, scales)
+    return _RoutedUpdate.apply(y, x, A, B, W_r, omega, gamma, intuition, token_rows, scales)
 
 
 def _mix(
-    bottleneck: Tensor, logits: Tensor, omega: Tensor, gamma: Tensor, intuition: Tensor, scales: RoutingScales
+    bottleneck: Tensor,
+    logits: Tensor,
+    omega: Tensor,
+    gamma: Tensor,
+    intuition: Tensor,
+    token_rows: Tensor | None,
+    scales: RoutingScales,
 ) -> Tensor:
     """sigmoid(k * gamma) * G^T a for every token: (batch, seq, J), in float32 at least."""
+    if token_rows is None:
+        intuition = intuition.unsqueeze(1)
+    else:
+        # Here and not in the layer: gathered scores are as large as the logits, and would be kept for backward.
+        intuition = intuition.index_select(0, token_rows.flatten()).view(*token_rows.shape, -1)
     gates = trex_gates(
         logits,
         intuition,
@@ -108,11 +122,11 @@ class _RoutedUpdate(torch.autograd.Function):
     # place, so a saved copy or concatenation of them would keep gathered weights alive.
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        y, x, A, B, W_r, omega, gamma, intuition, scales = inputs
+        y, x, A, B, W_r, omega, gamma, intuition, token_rows, scales = inputs
         num_in = A.shape[0]
         h = torch.nn.functional.linear(x, torch.cat((A, W_r)).to(x.dtype))
-        z = _mix(h[..., :num_in], h[..., num_in:], omega, gamma, intuition, scales)
-        ctx.save_for_backward(x, h, A, B, W_r, omega, gamma, intuition)
+        z = _mix(h[..., :num_in], h[..., num_in:], omega, gamma, intuition, token_rows, scales)
+        ctx.save_for_backward(x, h, A, B, W_r, omega, gamma, intuition, token_rows)
         ctx.scales = scales
         rows = torch.addmm(y.flatten(0, -2), z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
         return rows.view_as(y)
@@ -120,12 +134,12 @@ class _RoutedUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, A, B, W_r, omega, gamma, intuition = ctx.saved_tensors
+        x, h, A, B, W_r, omega, gamma, intuition, token_rows = ctx.saved_tensors
         num_in = A.shape[0]
         with torch.enable_grad():
             h_, omega_, gamma_ = (t.detach().requires_grad_() for t in (h, omega, gamma))
             intuition_ = intuition.detach().requires_grad_(intuition.requires_grad)
-            z = _mix(h_[..., :num_in], h_[..., num_in:], omega_, gamma_, intuition_, ctx.scales)
+            z = _mix(h_[..., :num_in], h_[..., num_in:], omega_, gamma_, intuition_, token_rows, ctx.scales)
         dz = dy @ B.to(dy.dtype)
         inputs = (h_, omega_, gamma_, *((intuition_,) if intuition.requires_grad else ()))
         dh, domega, dgamma, *dintuition = torch.autograd.grad(z, inputs, dz.to(z.dtype))
@@ -143,5 +157,6 @@ class _RoutedUpdate(torch.autograd.Function):
             domega,
             dgamma,
             dintuition[0] if dintuition else None,
+            None,
             None,
         )

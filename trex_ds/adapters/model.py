@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, TRexLinear
-from trex_ds.adapters.side_input import Scores, SideInput
+from trex_ds.adapters.side_input import Scores, SideInput, flat_segments, isolated
 
 
 class TRexModel(BaseTuner):
     """A model whose linears carry T-REX adapters; made by `peft.get_peft_model(base, TRexConfig(...))`.
 
-    `forward` and `generate` take `intuition`, the raw scores (batch, num_clusters) of each sample.
+    `forward` and `generate` take `intuition`, the raw scores (batch, num_clusters) of each sample; `forward`
+    takes packed rows too.
     """
 
     prefix = "trex_"
@@ -98,29 +99,39 @@ class TRexModel(BaseTuner):
         Args:
             *args: as for the base model.
             **kwargs: as for the base model, and `intuition`: raw cosine scores c(x), (batch, num_clusters);
-                required while an adapter is active.
+                required while an adapter is active. Packed, with several samples a row: `intuition`
+                (batch, segments, num_clusters) and `segment_ids`, (batch, seq) int64, each token's segment in
+                its row (any of them for padding); position_ids then start again at 0 with each segment, and
+                there is no attention_mask.
 
         Raises:
-            ValueError: if an adapter is active and intuition is missing or of another shape.
+            ValueError: if an adapter is active and intuition is missing or of another shape, or if the
+                arguments of a packed pass do not fit together or would not keep its segments apart.
         """
         return self.model(*args, **kwargs)
 
     def _take_intuition(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Before the base model's forward: keep its `intuition` for the layers.
+        """Before the base model's forward: keep its `intuition` and `segment_ids` for the layers.
 
         A hook, because PEFT calls the base model past this one for some task types.
         """
-        intuition = kwargs.pop("intuition", None)
+        intuition, segment_ids = kwargs.pop("intuition", None), kwargs.pop("segment_ids", None)
+        if segment_ids is not None:
+            attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+            kwargs = isolated(kwargs, attention)
         if not self._generating:
-            self._side_input.current = self._scores(intuition)
+            self._side_input.current = self._scores(intuition, segment_ids)
         return args, kwargs
 
     def generate(self, *args: Any, intuition: Tensor | None = None, **kwargs: Any) -> Any:
         """The base model's generate; `intuition` (batch, num_clusters) is repeated for beams and returned sequences.
 
         Raises:
-            ValueError: as for `forward`.
+            ValueError: as for `forward`, or if rows are packed: a row goes on from its end, where only its last
+                sample is.
         """
+        if "segment_ids" in kwargs or (intuition is not None and intuition.dim() == 3):
+            raise ValueError("generate takes one sample a row: intuition (batch, num_clusters) and no segment_ids")
         with self._side_input.using(self._scores(intuition, expandable=True)):
             self._generating = True
             try:
@@ -133,19 +144,22 @@ class TRexModel(BaseTuner):
         self._intuition_hook.remove()
         return super().unload()
 
-    def _scores(self, intuition: Tensor | None, expandable: bool = False) -> Scores | None:
+    def _scores(
+        self, intuition: Tensor | None, segment_ids: Tensor | None = None, expandable: bool = False
+    ) -> Scores | None:
         active = [name for name in self.active_adapters if name in self.peft_config] if self._adapters_enabled else []
         if not active:
             return None
         if intuition is None:
             raise ValueError(NO_INTUITION)
+        given = tuple(intuition.shape)
+        intuition, token_rows = flat_segments(intuition, segment_ids)
         by_adapter = {}
         for name in active:
             config: TRexConfig = self.peft_config[name]
             if intuition.dim() != 2 or intuition.shape[1] != config.num_clusters:
                 raise ValueError(
-                    f"intuition must be (batch, num_clusters={config.num_clusters}) for adapter {name!r}, "
-                    f"got {tuple(intuition.shape)}"
+                    f"intuition must be (batch, num_clusters={config.num_clusters}) for adapter {name!r}, got {given}"
                 )
             scores = intuition.to(torch.promote_types(intuition.dtype, torch.float32))
             if config.intuition_transform == "centered":
@@ -153,7 +167,7 @@ class TRexModel(BaseTuner):
                 mean, std = (t.to(scores) for t in (config.centroids.mean, config.centroids.std))
                 scores = (scores - mean) / std
             by_adapter[name] = scores
-        return Scores(by_adapter, expandable)
+        return Scores(by_adapter, token_rows, expandable)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """As the base model's, with the side input of each pass brought back when its layers run again.

@@ -23,7 +23,7 @@ def trex_gates(
 
     Args:
         logits: token router's output W_r x, (batch, seq, I*J).
-        intuition: p(c), one row a sample (batch, 1, I*J) or one a token (batch, seq, I*J).
+        intuition: p(c), one row a sample (batch, 1, I*J), or one a token (batch, seq, I*J) where rows are packed.
         omega: balance of token routing and intuition, (1,).
         token_scale: weight of the token routing; the paper's value is I*J.
         intuition_scale: weight of the intuition; the paper's value is 4.

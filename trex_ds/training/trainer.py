@@ -41,22 +41,19 @@ class TRexTrainer(Trainer):
     ) -> Any:
         """Cross-entropy summed over this batch's answer tokens, over those of the whole step on all ranks.
 
-        Logits are computed for answers only: with a large vocabulary and short answers those of the
-        prompts would be a good part of a small model's work and most of its memory. Rows end with
-        their answer (padding is on the left), so the last positions are all that the loss needs.
+        The same for rows of one example (`Collator`) and of several (`PackedCollator`). Logits are computed
+        where a token of an answer is to be predicted and nowhere else: with a large vocabulary and short
+        answers those of the prompts would be a good part of a small model's work and most of its memory.
         """
-        labels, mask = inputs.pop("labels"), inputs["attention_mask"]
-        kept = labels.shape[1] - int((labels != IGNORED_LABEL).any(dim=0).nonzero()[0])
-        outputs = model(
-            **inputs,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            logits_to_keep=kept + 1,  # a label is predicted from the position before it
-            use_cache=False,
-        )
-        logits = outputs.logits[:, :-1].flatten(0, 1)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        targets = labels[:, -kept:].flatten()
-        loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED_LABEL, reduction="sum")
+        labels, mask = inputs.pop("labels"), inputs.pop("attention_mask")
+        if "segment_ids" not in inputs:
+            inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+        # A label is predicted from the position before it.
+        targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+        predicts = targets != IGNORED_LABEL
+        outputs = model(**inputs, logits_to_keep=predicts, use_cache=False)
+        logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
+        loss = torch.nn.functional.cross_entropy(logits, targets[predicts], reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
