@@ -31,6 +31,11 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() @ b.float()).to(a.dtype) if needs_float32(a) else a @ b
 
 
+def addmm(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`y + a @ b` in y's dtype, summed in float32."""
+    return (y + a.float() @ b.float()).to(y.dtype) if needs_float32(a) else torch.addmm(y, a, b)
+
+
 class _Linear(torch.autograd.Function):
     # A function of its own, because autograd would keep the float32 copy of the weight until backward.
     @staticmethod

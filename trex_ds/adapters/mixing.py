@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trex_ds.adapters.routers import trex_gates
+from trex_ds.products import addmm, matmul
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,11 @@ class _RoutedUpdate(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         y, x, A, B, W_r, omega, gamma, intuition, token_rows, scales = inputs
         num_in = A.shape[0]
-        h = torch.nn.functional.linear(x, torch.cat((A, W_r)).to(x.dtype))
+        h = matmul(x, torch.cat((A, W_r)).to(x.dtype).t())
         z = _mix(h[..., :num_in], h[..., num_in:], omega, gamma, intuition, token_rows, scales)
         ctx.save_for_backward(x, h, A, B, W_r, omega, gamma, intuition, token_rows)
         ctx.scales = scales
-        rows = torch.addmm(y.flatten(0, -2), z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
+        rows = addmm(y.flatten(0, -2), z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
         return rows.view_as(y)
 
     @staticmethod
@@ -140,14 +141,14 @@ class _RoutedUpdate(torch.autograd.Function):
             h_, omega_, gamma_ = (t.detach().requires_grad_() for t in (h, omega, gamma))
             intuition_ = intuition.detach().requires_grad_(intuition.requires_grad)
             z = _mix(h_[..., :num_in], h_[..., num_in:], omega_, gamma_, intuition_, token_rows, ctx.scales)
-        dz = dy @ B.to(dy.dtype)
+        dz = matmul(dy, B.to(dy.dtype))
         inputs = (h_, omega_, gamma_, *((intuition_,) if intuition.requires_grad else ()))
         dh, domega, dgamma, *dintuition = torch.autograd.grad(z, inputs, dz.to(z.dtype))
 
         z_rows, dy_rows, dh_rows, x_rows = (t.flatten(0, -2) for t in (z.detach(), dy, dh, x))
-        dB = (z_rows.to(dy.dtype).t() @ dy_rows).t()  # (J, T) @ (T, m): dy is read row by row
-        dAW = dh_rows.t() @ x_rows
-        dx = dh @ torch.cat((A, W_r)).to(x.dtype) if ctx.needs_input_grad[1] else None
+        dB = matmul(z_rows.to(dy.dtype).t(), dy_rows).t()  # (J, T) @ (T, m): dy is read row by row
+        dAW = matmul(dh_rows.t(), x_rows)
+        dx = matmul(dh, torch.cat((A, W_r)).to(x.dtype)) if ctx.needs_input_grad[1] else None
         return (
             dy,
             dx,
