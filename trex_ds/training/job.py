@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import statistics
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from trex_ds.intuition import Centroids
 from trex_ds.modeling import load_base_model
 from trex_ds.tracking import Tracker
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
-from trex_ds.training.launching import naming_the_rank, start_distributed
+from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
@@ -43,7 +40,7 @@ def train(recipe: Recipe) -> Summary:
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    _quiet_libraries()
+    quiet_libraries()
     device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
     with naming_the_rank():
@@ -155,13 +152,3 @@ def _training_arguments(recipe: Recipe) -> Any:
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
     prepared.centroids.save(recipe.output_dir)
-
-
-def _quiet_libraries() -> None:
-    """One rank logs; the others only warn about what is wrong."""
-    first = int(os.environ.get("RANK", "0")) == 0
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers", "httpx", "torch"):
-        logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
-    # Deprecations inside the libraries are no news to users; other ranks would say everything again.
-    warnings.simplefilter("ignore", category=FutureWarning if first else Warning)

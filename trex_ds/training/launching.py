@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -63,3 +65,13 @@ def naming_the_rank() -> Iterator[None]:
         print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)
+
+
+def quiet_libraries() -> None:
+    """One rank logs; the others only warn about what is wrong."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers", "httpx", "torch"):
+        logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
+    # Deprecations inside the libraries are no news to users; other ranks would say everything again.
+    warnings.simplefilter("ignore", category=FutureWarning if first else Warning)

@@ -25,8 +25,8 @@ from trex_ds.data.store import Store, TrainRows, TrainTexts, open_store, tokeniz
 from trex_ds.distributed import PeerError, agree, on_rank_zero, rank
 from trex_ds.evaluation import Question
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
-from trex_ds.modeling import cache_folder, load_tokenizer
-from trex_ds.tasks import TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
+from trex_ds.modeling import load_tokenizer
+from trex_ds.tasks import Example, TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -44,7 +44,8 @@ class Stage:
     name: str
     items: int
     seconds: float
-    """0 if the cache had it."""
+    made: bool
+    """False if the cache had it."""
     peak_mib: float
     """Largest resident memory of the process so far."""
 
@@ -99,9 +100,8 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
                     *(name, mixture.get(name, 0), sizes.get(name, 0), count["too_long"], count["evaluation"]),
                 )
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
-        contexts = [text for example, _ in examples for text in _contexts(example)]
         held_out_examples = [store.example("train", i) for i in held_out]
-        contexts += [text for example, _ in held_out_examples for text in _contexts(example)]
+        contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
         intuition = _intuition(recipe, store, folders, contexts, device, stages)
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
@@ -136,6 +136,7 @@ def _examples(recipe: Recipe, tokenizer: Any, stages: list[Stage]) -> tuple[Stor
         try:
             for entry, key in zip(recipe.tasks, keys, strict=True):
                 make = partial(_write_entry, recipe, entry, tokenizer)
+                stage["made"] += not (tasks / key).is_dir()
                 folders.append(builder.build(tasks / key, make))
         except Exception as exception:
             error = exception
@@ -197,12 +198,12 @@ def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[s
     return positions, np.concatenate(held_out)
 
 
-def _contexts(example: Any) -> list[str]:
+def _contexts(example: Example) -> list[str]:
     """The texts whose intuition scores are needed to answer an example."""
-    return (example.record or {}).get("contexts") or [example.text]
+    return [example.text, *(example.record or {}).get("contexts", ())]
 
 
-def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Any, ids: list[int]) -> Question:
+def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Example, ids: list[int]) -> Question:
     return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, intuition.of([example.text])[0])
 
 
@@ -210,6 +211,10 @@ def _intuition(
     recipe: Recipe, store: Store, folders: list[Path], contexts: list[str], device: torch.device, stages: list[Stage]
 ) -> IntuitionResult:
     config = recipe.intuition
+    digests = text_digests(contexts)
+    new = ~np.isin(digests, store.digests)
+    # Only these, so that another choice of held-out examples asks for the same pass.
+    contexts, digests = [text for text, is_new in zip(contexts, new, strict=True) if is_new], digests[new]
     given = Centroids.load(config.centroids) if config.centroids else None
     # A resumed job keeps the clusters that its adapter was trained on so far.
     trained_on = Path(recipe.output_dir) / "centroids.safetensors"
@@ -219,7 +224,7 @@ def _intuition(
         result = None
         for centroids in (given, kept) if kept else (given,):
             parts = [
-                *(1, [folder.name for folder in folders], f"{text_digests(contexts).sum():x}", config.revision),
+                *(1, [folder.name for folder in folders], np.unique(digests).tolist(), config.revision),
                 *(config.embedder, _embedder_content(config.embedder), config.prompt, config.batch_size),
                 *(config.max_embeddings, config.seed, recipe.adapter.num_clusters, centroids and centroids.fingerprint),
             ]
@@ -228,6 +233,7 @@ def _intuition(
             if result is not None and (kept is None or result.centroids.fingerprint == kept.fingerprint):
                 break
         else:
+            stage["made"] += 1
             try:
                 embedder = SentenceTransformerEmbedder(
                     config.embedder, config.revision, config.prompt, device=str(device)
@@ -262,8 +268,9 @@ def _embedder_content(name: str) -> str:
 
 @contextmanager
 def _stage(name: str, stages: list[Stage]) -> Iterator[dict[str, int]]:
+    """Time a block, which sets "items" and counts in "made" what it did not find in the cache."""
     started = time.perf_counter()
-    counts = {"items": 0}
+    counts = {"items": 0, "made": 0}
     yield counts
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    stages.append(Stage(name, counts["items"], time.perf_counter() - started, peak))
+    stages.append(Stage(name, counts["items"], time.perf_counter() - started, bool(counts["made"]), peak))
