@@ -61,7 +61,9 @@ class SolvedByOwnScorer:
         # Made again rather than stored: entries hold what no file format keeps as it was.
         entry = dataset[index]
         if entry["question"] != example.prompt:
-            raise RuntimeError(f"gym:{self.name} makes another example {index} of seed {seed} than when it was prepared")
+            raise RuntimeError(
+                f"gym:{self.name} makes another example {index} of seed {seed} than when it was prepared"
+            )
         try:
             mark = dataset.score_answer(generated.strip(), entry)
         except Exception as error:  # scorers parse free text, each with its own exceptions
@@ -102,7 +104,7 @@ def problems(name: str, config: TaskConfig) -> list[str]:
 
 def unused(config: TaskConfig) -> list[str]:
     """Fields that have no effect."""
-    return ["evaluation_source", "evaluation_fraction"]
+    return ["evaluation_source", "evaluation_fraction", "columns"]
 
 
 def fingerprint(name: str, config: TaskConfig, mirror: str | None) -> str:
