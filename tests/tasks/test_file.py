@@ -1,31 +1,17 @@
 from __future__ import annotations
 
 import json
-import logging
-import random
+import shutil
 from pathlib import Path
 
 import pytest
 
-from trex_ds.tasks import Task, TaskConfig, exact_match, load_tasks
+from tests.tasks.reading import prompts, read, sums, write
+from trex_ds.tasks import TaskConfig, exact_match, fingerprint, scorer
 
 
-def write(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return f"file:{path}"
-
-
-def sums(start: int, end: int, **more) -> list[dict]:
-    return [{"prompt": f"{i} + 1 =", "answer": str(i + 1), **more} for i in range(start, end)]
-
-
-def prompts(examples) -> list[str]:
-    return [example.prompt for example in examples]
-
-
-def load_one(source: str, **settings) -> Task:
-    (task,) = load_tasks([TaskConfig(source, **settings)])
-    return task
+def everything(source: str, **settings) -> list:
+    return read(source, evaluation_examples=0, **settings).train
 
 
 def test_one_file_holds_many_tasks(tmp_path):
@@ -33,152 +19,130 @@ def test_one_file_holds_many_tasks(tmp_path):
     records = sums(0, 100) + [
         {"prompt": f"Is {i} even?", "answer": choices[i % 2], "task": "parity", "choices": choices} for i in range(100)
     ]
-    plain, parity = load_tasks([TaskConfig(write(tmp_path / "numbers.jsonl", records), weight=0.5)])
-    assert (plain.name, parity.name) == ("numbers", "parity")
-    assert plain.weight == parity.weight == 0.5
-    assert plain.score is exact_match
-    assert {e.choices for e in plain.train} == {()}
-    assert {e.choices for e in parity.train + parity.evaluation} == {("yes", "no")}
-    example = parity.evaluation[0]
-    number = int(example.prompt.split()[1])
-    assert (example.task, example.answer) == ("parity", choices[number % 2])
+    source = write(tmp_path / "numbers.jsonl", records)
+    split = read(source)
+    assert scorer(TaskConfig(source)) is exact_match
+    for side in (split.train, split.evaluation):
+        assert {(e.task, e.choices) for e in side} == {("numbers", ()), ("parity", ("yes", "no"))}
+    example = next(e for e in split.evaluation if e.task == "parity")
+    assert example.answer == choices[int(example.prompt.split()[1]) % 2]
 
 
-def test_split_has_all_examples_once_in_about_the_fraction(tmp_path):
-    source = write(tmp_path / "sums.jsonl", sums(0, 2000))
-    task = load_one(source, evaluation_fraction=0.2)
-    assert sorted(prompts(task.train + task.evaluation)) == sorted(r["prompt"] for r in sums(0, 2000))
-    assert not {*prompts(task.train)} & {*prompts(task.evaluation)}
-    assert 340 < len(task.evaluation) < 460  # 3.3 standard deviations
-    assert prompts(load_one(source, evaluation_fraction=0.2, seed=1).evaluation) != prompts(task.evaluation)
+def test_parquet_and_json_lines_give_the_same(tmp_path):
+    records = sums(0, 600, system="Be brief.", choices=None, other=1.5)
+    parquet = everything(write(tmp_path / "sums.parquet", records))
+    lines = everything(write(tmp_path / "sums.jsonl", sums(0, 600, system="Be brief.")))
+    assert parquet == lines
+    assert len(lines) == 600
 
 
-def test_split_depends_neither_on_order_nor_on_other_lines(tmp_path):
-    records = sums(0, 200)
-    task = load_one(write(tmp_path / "sums.jsonl", records))
-    more = records + sums(200, 300)
-    random.Random(0).shuffle(more)
-    other = load_one(write(tmp_path / "sums.jsonl", more))
-    assert {*prompts(task.evaluation)} <= {*prompts(other.evaluation)}
-    assert {*prompts(task.train)} <= {*prompts(other.train)}
+def test_messages_in_parquet(tmp_path):
+    talk = [{"role": "user", "content": "Hi", "name": None}, {"role": "assistant", "content": "Hello", "name": None}]
+    (example,) = everything(write(tmp_path / "talk.parquet", [{"messages": talk, "prompt_id": "x"}]))
+    assert (example.prompt, example.answer, example.task) == ("Hi", "Hello", "talk")
 
 
-def test_equal_prompts_fall_on_one_side(tmp_path):
-    records = [{**record, "answer": answer} for record in sums(0, 100) for answer in ("a", "b")]
-    task = load_one(write(tmp_path / "sums.jsonl", records), evaluation_fraction=0.3)
-    assert len(task.train) + len(task.evaluation) == 200
-    assert not {*prompts(task.train)} & {*prompts(task.evaluation)}
+def test_folder_is_read_in_order_of_names_as_one_task(tmp_path):
+    folder = tmp_path / "mine"
+    write(folder / "b.jsonl", sums(2, 4))
+    write(folder / "a" / "z.parquet", sums(0, 2))
+    write(folder / "c.ndjson", sums(4, 6))
+    for passed_over in ("README.md", ".git/index", "_SUCCESS"):
+        (folder / passed_over).parent.mkdir(exist_ok=True)
+        (folder / passed_over).write_text("not data")
+    train = everything(f"file:{folder}")
+    assert prompts(train) == [r["prompt"] for r in sums(0, 6)]
+    assert {example.task for example in train} == {"mine"}
 
 
-def test_caps_choose_by_seed_and_not_by_order(tmp_path):
-    records = sums(0, 300)
-    source = write(tmp_path / "sums.jsonl", records)
-    caps = {"train_examples": 20, "evaluation_examples": 5}
-    everything, task = load_one(source), load_one(source, **caps)
-    assert (len(task.train), len(task.evaluation)) == (20, 5)
-    assert [p for p in prompts(everything.train) if p in prompts(task.train)] == prompts(task.train)
-    assert prompts(task.train) != prompts(everything.train)[:20]
-    reverse = load_one(write(tmp_path / "sums.jsonl", records[::-1]), **caps)
-    assert prompts(reverse.train)[::-1] == prompts(task.train)
-    assert prompts(reverse.evaluation)[::-1] == prompts(task.evaluation)
-
-
-def test_caps_above_what_there_is_warn(tmp_path, caplog):
-    path = tmp_path / "sums.jsonl"
-    task = load_one(write(path, sums(0, 100)), train_examples=500)
-    assert len(task.train) < 100
-    assert caplog.messages == [f"{path}: train_examples is 500, task 'sums' has only {len(task.train)}"]
-
-
-def test_evaluation_source_takes_its_prompts_from_training(tmp_path, caplog):
-    test = write(tmp_path / "test.jsonl", sums(90, 120))
-    source = write(tmp_path / "sums.jsonl", sums(0, 100))
-    with caplog.at_level(logging.WARNING):
-        task = load_one(source, evaluation_source=test)
-    assert task.name == "sums"
-    assert prompts(task.train) == [r["prompt"] for r in sums(0, 90)]
-    assert prompts(task.evaluation) == [r["prompt"] for r in sums(90, 120)]
-    assert "dropped 10 of 100 training examples" in caplog.text
-
-
-def test_task_without_evaluation_examples_is_refused_with_numbers(tmp_path):
-    source = write(tmp_path / "sums.jsonl", sums(0, 100) + sums(100, 101, task="lonely"))
-    sizes = []
-    for fraction in (0.001, 0.999):
-        with pytest.raises(ValueError, match=r"sums\.jsonl: .*evaluation_source") as caught:
-            load_tasks([TaskConfig(source, evaluation_fraction=fraction)])
-        sizes.append("task 'lonely' has 1 training and 0 evaluation examples" in str(caught.value))
-    assert sizes == [True, False]
-
-
-def test_evaluation_source_of_other_tasks_is_refused(tmp_path):
-    source = write(tmp_path / "sums.jsonl", sums(0, 10))
-    test = write(tmp_path / "test.jsonl", sums(10, 15, task="other"))
-    with pytest.raises(ValueError, match=r"'sums' has 10 training and 0 evaluation .*'other' has 0 training and 5"):
-        load_tasks([TaskConfig(source, evaluation_source=test)])
-
-
-GOOD = '{"prompt": "p", "answer": "a"}'
+def test_columns_give_the_fields(tmp_path):
+    records = [{"question": f"Is {i} even?", "label": i % 2, "options": ["yes", "no"], "task": i} for i in range(9)]
+    columns = {"prompt": "question", "answer": "label", "choices": "options"}
+    for name in ("even.jsonl", "even.parquet"):
+        train = everything(write(tmp_path / name, records), columns=columns)
+        assert [(e.answer, e.task) for e in train[:2]] == [("yes", "even"), ("no", "even")]
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"),
+    ("columns", "problem"),
     [
-        ("{", "not JSON: Expecting property name"),
-        ("3", "must be an object with prompt and answer, got 3"),
-        ('{"answer": "a"}', "prompt is missing"),
-        ('{"prompt": "p"}', "answer is missing"),
-        ('{"prompt": " ", "answer": "a"}', 'prompt must be text that is not empty, got " "'),
-        ('{"prompt": "p", "answer": 7}', "answer must be text that is not empty, got 7"),
-        ('{"prompt": "p", "answer": "a", "task": null}', "task must be text that is not empty, got null"),
-        ('{"prompt": "p", "answer": "a", "choices": "ab"}', 'choices must be a list of at least two texts, got "ab"'),
-        ('{"prompt": "p", "answer": "a", "choices": ["a"]}', 'choices must be a list of at least two texts, got ["a"]'),
-        ('{"prompt": "p", "answer": "a", "choices": ["a", 1]}', "choices must be a list of at least two texts"),
-        ('{"prompt": "p", "answer": "a", "choices": ["a", "b", "a"]}', "choices has one twice"),
-        ('{"prompt": "p", "answer": "a", "choices": ["b", "c"]}', 'answer "a" is not among the choices ["b", "c"]'),
-        ('{"promt": "p", "answer": "a"}', "unknown key 'promt'; did you mean prompt?; prompt is missing"),
-        ('{"prompt": "p", "answer": "a", "zzz": 1}', "unknown key 'zzz'; known: prompt, answer, task, choices"),
-        ('{"prompt": "p", "answer": "\\ud800"}', "has half of a surrogate pair"),
+        ({}, " has the columns question, answer; say which hold what: columns: {prompt: COLUMN, answer: COLUMN}"),
+        ({"prompt": "qestion", "answer": "answer"}, ": columns.prompt: unknown column 'qestion'; did you mean questi"),
     ],
 )
-def test_bad_line_is_named_by_file_and_line(tmp_path, line, problem):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(f"{GOOD}\n\n{line}\n{GOOD}\n")
-    with pytest.raises(ValueError, match="1 bad line") as caught:
-        load_tasks([TaskConfig(f"file:{path}")])
-    head, detail = str(caught.value).splitlines()
-    assert head == f"{path}: 1 bad line"
-    assert detail.startswith(f"{path}:3: ")
-    assert problem in detail
+def test_parquet_without_the_columns(tmp_path, columns, problem):
+    path = tmp_path / "mine.parquet"
+    write(path, [{"question": "q", "answer": "a"}])
+    with pytest.raises(ValueError, match=r"mine\.parquet") as caught:
+        read(f"file:{path}", columns=columns)
+    assert str(caught.value).startswith(f"{path}{problem}")
 
 
-def test_line_that_is_not_utf8(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_bytes(GOOD.encode() + b'\n{"prompt": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"mine.jsonl:2: not UTF-8"):
-        load_tasks([TaskConfig(f"file:{path}")])
-
-
-def test_byte_order_mark_is_no_error(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + "".join(json.dumps(r) + "\n" for r in sums(0, 100)).encode())
-    task = load_one(f"file:{path}")
-    assert "0 + 1 =" in prompts(task.train + task.evaluation)
-
-
-def test_all_bad_lines_are_counted_and_twenty_shown(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(f"{GOOD}\n" + "[]\n" * 25)
-    with pytest.raises(ValueError, match="25 bad lines") as caught:
-        load_tasks([TaskConfig(f"file:{path}")])
-    lines = str(caught.value).splitlines()
-    assert [line.split(": ")[0] for line in lines[1:-1]] == [f"{path}:{number}" for number in range(2, 22)]
-    assert lines[-1] == "... and 5 more"
+def test_bad_rows_are_named_by_file_and_place(tmp_path):
+    folder = tmp_path / "mine"
+    write(folder / "a.parquet", [*sums(0, 300), {"prompt": "p", "answer": None}])
+    (folder / "b.jsonl").write_text('{"prompt": "p", "answer": "a"}\n\n{"promt": "p", "answer": "a"}\n')
+    with pytest.raises(ValueError, match="bad rows") as caught:
+        read(f"file:{folder}")
+    assert str(caught.value).splitlines() == [
+        f"{folder}: 2 bad rows",
+        f"{folder}/a.parquet: row 301: answer is missing",
+        f"{folder}/b.jsonl:3: unknown key 'promt'; did you mean prompt?; prompt is missing",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_empty_file_is_refused(tmp_path, text):
     path = tmp_path / "mine.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"{path}: no examples; write one JSON object a line"):
-        load_tasks([TaskConfig(f"file:{path}")])
+    with pytest.raises(ValueError, match=rf"{path}: no examples; give it rows with prompt and answer, or messages"):
+        read(f"file:{path}")
+
+
+def test_damaged_parquet_is_refused(tmp_path):
+    path = tmp_path / "mine.parquet"
+    path.write_text("no parquet")
+    with pytest.raises(ValueError, match=rf"{path} is no Parquet file that can be read"):
+        read(f"file:{path}")
+
+
+def test_fingerprint_follows_content_and_names(tmp_path):
+    folder = tmp_path / "mine"
+    for name in ("a", "b"):
+        write(folder / f"{name}.jsonl", sums(0, 5, task=name))
+    test = write(tmp_path / "test.jsonl", sums(5, 8))
+    config = TaskConfig(f"file:{folder}", evaluation_source=test)
+    seen = [fingerprint(config, None)]
+    assert seen[0] == fingerprint(config, None)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint(TaskConfig(f"file:{copy}", evaluation_source=test), None) == seen[0]
+    write(folder / "a.jsonl", sums(0, 5, task="c"))  # as long as before
+    seen.append(fingerprint(config, None))
+    write(tmp_path / "test.jsonl", sums(5, 7))
+    seen.append(fingerprint(config, None))
+    (folder / "a.jsonl").rename(folder / "z.jsonl")
+    seen.append(fingerprint(config, None))
+    assert len(set(seen)) == 4
+
+
+def test_files_that_are_not_there(tmp_path):
+    write(tmp_path / "train.jsonl", sums(0, 3))
+    config = TaskConfig(f"file:{tmp_path}/trian.jsonl", evaluation_source=f"file:{tmp_path}/no/x.jsonl")
+    assert config.problems() == [
+        f"source: no file '{tmp_path}/trian.jsonl' in {Path.cwd()}; did you mean '{tmp_path}/train.jsonl'?",
+        f"evaluation_source: no file '{tmp_path}/no/x.jsonl' in {Path.cwd()}; there is no folder '{tmp_path}/no'",
+    ]
+
+
+def test_files_of_another_kind_are_refused_by_name(tmp_path):
+    kinds = ".jsonl or .ndjson or .parquet"
+    (tmp_path / "empty").mkdir()
+    assert TaskConfig(f"file:{tmp_path}/empty").problems() == [
+        f"source: the folder '{tmp_path}/empty' holds no {kinds} file"
+    ]
+    for name in ("a.jsonl", "b.csv", "c.json"):
+        (tmp_path / name).write_text(json.dumps({"prompt": "p", "answer": "a"}))
+    assert TaskConfig(f"file:{tmp_path}").problems() == [
+        f"source: '{tmp_path}/b.csv', '{tmp_path}/c.json': only {kinds} files are read; "
+        "convert or rename it, or take it out of the folder"
+    ]

@@ -1,46 +1,43 @@
 from __future__ import annotations
 
 import inspect
-import json
-import logging
-import pickle
+import os
 import re
+import subprocess
+import sys
 
 import pytest
-import torch
 from reasoning_gym.factory import DATASETS
 
-from tests.tasks import ranks
-from trex_ds.tasks import Task, TaskConfig, load_tasks
-from trex_ds.tasks.gym import RUNS_GENERATED_TEXT, SolvedByOwnScorer
+from tests.tasks.reading import Splits, prompts, read
+from trex_ds.tasks import Scorer, TaskConfig, fingerprint, scorer
+from trex_ds.tasks.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
 
 
-def load_one(name: str, train: int = 30, evaluation: int = 10, **settings) -> Task:
-    config = TaskConfig(f"gym:{name}", train_examples=train, evaluation_examples=evaluation, **settings)
-    (task,) = load_tasks([config])
-    return task
+def load(name: str, train: int = 30, evaluation: int = 10, **settings) -> Splits:
+    return read(f"gym:{name}", train_examples=train, evaluation_examples=evaluation, **settings)
 
 
-def prompts(examples) -> list[str]:
-    return [example.prompt for example in examples]
+def score_of(name: str, **settings) -> Scorer:
+    return scorer(TaskConfig(f"gym:{name}", **settings))
 
 
 @pytest.mark.parametrize("name", ["letter_counting", "chain_sum", "spell_backward"])
 def test_examples_are_distinct_disjoint_and_solved_by_their_answers(name):
-    task = load_one(name)
-    assert task.name == name
+    task = load(name)
+    assert {example.task for example in task.train + task.evaluation} == {name}
     assert (len(task.train), len(task.evaluation)) == (30, 10)
     assert len({*prompts(task.train), *prompts(task.evaluation)}) == 40
-    assert all(task.score(example, f" {example.answer}\n") == 1.0 for example in task.train + task.evaluation)
+    assert all(score_of(name)(example, f" {example.answer}\n") == 1.0 for example in task.train + task.evaluation)
 
 
 def test_default_sizes():
-    (task,) = load_tasks([TaskConfig("gym:chain_sum")])
+    task = read("gym:chain_sum")
     assert (len(task.train), len(task.evaluation)) == (1000, 100)
 
 
 def test_seed_decides_and_neighbouring_seeds_share_nothing():
-    tasks = [load_one("spell_backward", seed=seed) for seed in (0, 0, 1)]
+    tasks = [load("spell_backward", seed=seed) for seed in (0, 0, 1)]
     assert tasks[0].train == tasks[1].train
     assert tasks[0].evaluation == tasks[1].evaluation
     words = [{*prompts(task.train), *prompts(task.evaluation)} for task in tasks]
@@ -49,66 +46,82 @@ def test_seed_decides_and_neighbouring_seeds_share_nothing():
 
 
 def test_evaluation_does_not_depend_on_the_number_of_training_examples():
-    assert load_one("letter_counting", train=5).evaluation == load_one("letter_counting", train=50).evaluation
+    assert load("letter_counting", train=5).evaluation == load("letter_counting", train=50).evaluation
 
 
 def test_options_reach_the_task():
     options = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
-    for example in load_one("chain_sum", train=10, evaluation=5, options=options).train:
+    for example in load("chain_sum", train=10, evaluation=5, options=options).train:
         first, sign, second = re.search(r"(\d) ([+-]) (\d) =", example.prompt).groups()
         assert int(example.answer) == int(first) + int(sign + second)
 
 
+def test_records_say_how_to_make_an_entry_again():
+    for example in load("spell_backward", train=3, evaluation=2).train:
+        assert example.record.keys() == {"seed", "size", "index"}
+        dataset, config = DATASETS["spell_backward"]
+        entry = dataset(config(seed=example.record["seed"], size=example.record["size"]))[example.record["index"]]
+        assert (entry["question"], entry["answer"]) == (example.prompt, example.answer)
+
+
+def test_entry_that_comes_out_otherwise_is_no_basis_for_a_score():
+    example = load("spell_backward", train=1, evaluation=1).train[0]
+    with pytest.raises(RuntimeError, match=r"gym:spell_backward makes another example \d+ of seed \d+ than when"):
+        score_of("spell_backward", options={"min_word_len": 9})(example, example.answer)
+
+
+def test_one_side_alone():
+    assert len(load("chain_sum", train=0, evaluation=3).evaluation) == 3
+    assert len(load("chain_sum", train=3, evaluation=0).train) == 3
+
+
 def test_partial_marks_do_not_count():
-    task = load_one("spell_backward")
-    example = next(e for e in task.evaluation if len(e.answer) > 4)
+    example = next(e for e in load("spell_backward").evaluation if len(e.answer) > 4)
     almost = example.answer[:-1] + ("a" if example.answer[-1] != "a" else "b")
     dataset = DATASETS["spell_backward"][0](DATASETS["spell_backward"][1](seed=0))
-    assert 0.7 < dataset.score_answer(almost, example.record) < 1
-    assert task.score(example, almost) == 0.0
+    assert 0.7 < dataset.score_answer(almost, {"question": example.prompt, "answer": example.answer}) < 1
+    assert score_of("spell_backward")(example, almost) == 0.0
 
 
 @pytest.mark.parametrize("generated", ["", " \n", "2 \u00d7 x", "7 \u00d7 0", "\x00", "\uff19"])
 def test_strange_text_is_a_wrong_answer(generated):
-    task = load_one("prime_factorization", train=1, evaluation=1)
-    assert task.score(task.evaluation[0], generated) == 0.0
+    task = load("prime_factorization", train=1, evaluation=1)
+    assert score_of("prime_factorization")(task.evaluation[0], generated) == 0.0
 
 
 def test_scorer_raising_is_a_wrong_answer():
     dataset = DATASETS["prime_factorization"][0](DATASETS["prime_factorization"][1](seed=0))
-    example = load_one("prime_factorization", train=1, evaluation=1).evaluation[0]
+    example = load("prime_factorization", train=1, evaluation=1).evaluation[0]
     with pytest.raises(ValueError, match="invalid literal"):
-        dataset.score_answer("two times x", example.record)
-    assert SolvedByOwnScorer("prime_factorization", {})(example, "two times x") == 0.0
+        dataset.score_answer("two times x", {"answer": example.answer})
+    assert score_of("prime_factorization")(example, "two times x") == 0.0
 
 
 def test_task_with_few_prompts_warns(caplog):
     # A coin is tossed 1 to 3 times: few different questions.
     options = {"min_trials": 1, "max_trials": 3}
-    with caplog.at_level(logging.INFO):
-        task = load_one("coin_flip", train=200, evaluation=2, options=options)
+    task = load("coin_flip", train=200, evaluation=2, options=options)
     assert 0 < len(task.train) < 200
     assert len({*prompts(task.train)}) == len(task.train)
     assert not {*prompts(task.train)} & {*prompts(task.evaluation)}
-    assert f"only {len(task.train)} train examples instead of 200: of 400 made" in caplog.text
-    assert re.search(r"left out \d+ train examples with an evaluation prompt", caplog.text)
+    assert f"only {len(task.train)} train examples instead of 200: of 400 made, the others repeat" in caplog.text
 
 
 def test_task_whose_prompts_are_all_in_evaluation_is_refused():
     options = {"min_trials": 1, "max_trials": 1}
     with pytest.raises(ValueError, match=r"gym:coin_flip: its .* none is left for training; lower"):
-        load_one("coin_flip", train=20, evaluation=50, options=options)
+        load("coin_flip", train=20, evaluation=50, options=options)
 
 
 def test_task_without_a_reference_answer_is_refused():
     with pytest.raises(ValueError, match="gym:propositional_logic: an example has None for an answer"):
-        load_one("propositional_logic", train=2, evaluation=2)
+        load("propositional_logic", train=2, evaluation=2)
 
 
 def test_scorer_that_refuses_its_own_answers_is_refused(monkeypatch):
     monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", lambda self, answer, entry: 0.5)
     with pytest.raises(ValueError, match="gym:chain_sum: its scorer does not accept its own reference answer"):
-        load_one("chain_sum")
+        load("chain_sum")
 
 
 def test_scorers_that_run_the_generated_text_are_refused():
@@ -124,27 +137,40 @@ def test_scorers_that_run_the_generated_text_are_refused():
         assert "runs the generated text as Python code" in problem
 
 
-def test_task_can_be_pickled_even_after_scoring():
-    # The dataset of string_manipulation holds lambdas.
-    task = load_one("string_manipulation", train=1, evaluation=2)
-    copy = pickle.loads(pickle.dumps(task))
-    assert [copy.score(example, example.answer) for example in copy.evaluation] == [1.0, 1.0]
+def test_tasks_that_depend_on_the_hash_seed_need_it_set(monkeypatch):
+    for name in DEPENDS_ON_HASH_SEED:
+        for value in (None, "random"):
+            monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+            if value:
+                monkeypatch.setenv("PYTHONHASHSEED", value)
+            (problem,) = TaskConfig(f"gym:{name}").problems()
+            assert problem.startswith(f"source: gym:{name} makes other examples in every process; set PYTHONHASHSEED=0")
+        monkeypatch.setenv("PYTHONHASHSEED", "0")
+        assert TaskConfig(f"gym:{name}").problems() == []
 
 
-def test_task_that_depends_on_the_hash_seed_warns(monkeypatch, caplog):
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    load_one("ransom_note", train=1, evaluation=1)
-    assert "gym:ransom_note makes other examples in every process; set PYTHONHASHSEED=0" in caplog.text
-    caplog.clear()
+def test_fingerprint_has_the_hash_seed_where_it_matters(monkeypatch):
+    def both() -> list[str]:
+        return [fingerprint(TaskConfig(f"gym:{name}"), None) for name in ("ransom_note", "chain_sum")]
+
     monkeypatch.setenv("PYTHONHASHSEED", "0")
-    load_one("ransom_note", train=1, evaluation=1)
-    assert caplog.text == ""
+    first = both()
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    second = both()
+    assert first[0] != second[0]
+    assert first[1] == second[1]
 
 
-@pytest.mark.timeout(180)
-def test_all_ranks_get_equal_examples(tmp_path, monkeypatch):
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    torch.multiprocessing.start_processes(ranks.run, args=(tmp_path,), nprocs=2, start_method="forkserver")
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    assert first == second
-    assert first["scores"] == [1.0] * 5
+def test_all_processes_get_equal_examples():
+    program = (
+        "from tests.tasks.reading import read; "
+        "made = read('gym:ransom_note', train_examples=20, evaluation_examples=5); "
+        "print([(e.prompt, e.answer) for e in made.train + made.evaluation])"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert len(runs[0].stdout) > 1000
+    assert runs[0].stdout == runs[1].stdout

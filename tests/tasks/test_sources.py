@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from trex_ds.tasks import TaskConfig, load_tasks
+from trex_ds.tasks import TaskConfig
+from trex_ds.tasks.sources import SOURCES
 
 
 @pytest.fixture
@@ -16,11 +17,12 @@ def sums(tmp_path: Path) -> Path:
     return path
 
 
+KNOWN = ", ".join(f"{prefix}:" for prefix in SOURCES)
+
+
 @pytest.mark.parametrize("source", ["foo:bar", "letter_counting", "", ":x"])
 def test_unknown_prefix_names_the_known_ones(source):
-    assert TaskConfig(source).problems() == [
-        f"source: {source!r} does not begin with a known prefix; known: gym:, file:"
-    ]
+    assert TaskConfig(source).problems() == [f"source: {source!r} does not begin with a known prefix; known: {KNOWN}"]
 
 
 @pytest.mark.parametrize(
@@ -54,22 +56,22 @@ def test_options_that_a_gym_task_does_not_take(options, problem):
     assert problem in line
 
 
-def test_files_that_do_not_exist(sums, tmp_path):
-    config = TaskConfig(f"file:{tmp_path}/no.jsonl", evaluation_source=f"file:{tmp_path}")
-    assert config.problems() == [
-        f"source: no file '{tmp_path}/no.jsonl' in {Path.cwd()}",
-        f"evaluation_source: no file '{tmp_path}' in {Path.cwd()}",
-    ]
+def test_evaluation_source_of_another_kind(sums):
     assert TaskConfig(f"file:{sums}", evaluation_source="gym:aiw").problems() == [
         "evaluation_source: 'gym:aiw' does not begin with file:"
     ]
 
 
+def test_nothing_to_train_or_evaluate_on():
+    (problem,) = TaskConfig("gym:aiw", train_examples=0, evaluation_examples=0).problems()
+    assert problem.startswith("train_examples: is 0 and so is evaluation_examples")
+
+
 def test_settings_without_effect_are_named(sums):
-    gym = TaskConfig("gym:aiw", evaluation_source=f"file:{sums}", evaluation_fraction=0.5)
+    gym = TaskConfig("gym:aiw", evaluation_source=f"file:{sums}", evaluation_fraction=0.5, columns={"a": "b"})
     assert gym.problems() == [
         f"{field}: has no effect with source gym:aiw and evaluation_source file:{sums}; remove it"
-        for field in ("evaluation_source", "evaluation_fraction")
+        for field in ("evaluation_source", "evaluation_fraction", "columns")
     ]
     assert TaskConfig(f"file:{sums}", options={"a": 1}).problems() == [
         f"options: has no effect with source file:{sums}; remove it"
@@ -81,32 +83,14 @@ def test_settings_without_effect_are_named(sums):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"weight": 0}, {"weight": float("inf")}, {"train_examples": 0}, {"evaluation_fraction": 1}, {"sed": 1}]
+    "bad", [{"weight": 0}, {"weight": float("inf")}, {"train_examples": -1}, {"evaluation_fraction": 1}, {"sed": 1}]
 )
 def test_values_that_no_source_can_take(bad):
     with pytest.raises(ValidationError, match=next(iter(bad))):
         TaskConfig("gym:aiw", **bad)
 
 
-def test_loading_names_the_problems_of_all_configs(tmp_path):
-    with pytest.raises(ValueError, match=r"tasks.0.source: 'x' does not.*\ntasks.2.source: no file") as caught:
-        load_tasks([TaskConfig("x"), TaskConfig("gym:aiw"), TaskConfig(f"file:{tmp_path}/no")])
-    assert len(str(caught.value).splitlines()) == 2
-
-
-def test_loading_nothing_is_refused():
-    with pytest.raises(ValueError, match="tasks: empty"):
-        load_tasks([])
-
-
-def test_two_tasks_of_one_name_are_refused(sums, tmp_path):
-    other = tmp_path / "other.jsonl"
-    other.write_text(sums.read_text().replace('"answer"', '"task": "sums", "answer"'))
-    with pytest.raises(ValueError, match=rf"two tasks are named 'sums': one of file:{sums}, one of file:{other}"):
-        load_tasks([TaskConfig(f"file:{sums}"), TaskConfig(f"file:{other}")])
-
-
-def test_tasks_come_in_the_order_of_the_configs(sums):
-    gym = TaskConfig("gym:letter_counting", train_examples=5, evaluation_examples=5, weight=0.5)
-    tasks = load_tasks([gym, TaskConfig(f"file:{sums}", weight=2)])
-    assert [(task.name, task.weight) for task in tasks] == [("letter_counting", 0.5), ("sums", 2.0)]
+def test_fraction_without_effect_where_one_side_is_all():
+    for settings in ({"train_examples": 0}, {"evaluation_examples": 0}):
+        config = TaskConfig("hub:a/b", evaluation_fraction=0.5, **settings)
+        assert config.problems() == ["evaluation_fraction: has no effect with source hub:a/b; remove it"]

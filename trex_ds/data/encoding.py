@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from pydantic import PositiveInt
 
 from trex_ds.config import section
-from trex_ds.tasks.base import Example, Task
+from trex_ds.tasks.base import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,23 +16,32 @@ class TaskConfig:
     """One source of tasks."""
 
     source: str
-    """gym:NAME, a task of reasoning-gym made on the spot; file:PATH, your own examples; hub:ID, a dataset of the
-    hub; or lm_eval:NAME, any task or group of lm-evaluation-harness."""
+    """gym:NAME, a task of reasoning-gym made on the spot; file:PATH, your own examples (.jsonl, .parquet or a folder of
+    them); hub:ID, a dataset of the hub; or lm_eval:NAME, any task or group of lm-evaluation-harness."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """How often its examples are seen, on top of what data.mixing says: 2.0 is twice, 0.5 every other one."""
     train_examples: NonNegativeInt | None = None
-    """Training examples of each task at most; null: 1000 of a gym task, else all; 0: only evaluate."""
+    """Training examples of each task at most; null: 1000 of a gym task, else all; 0: only evaluate, on everything
+    that the source has if there are no other evaluation examples."""
     evaluation_examples: NonNegativeInt | None = None
     """Evaluation examples of each task at most; null: 100 of a gym task, else all; 0: only train."""
     evaluation_source: str | None = None
-    """file: and hub: only. Where the evaluation examples come from; null: a part of the source's own."""
+    """file: only. Where the evaluation examples come from (hub: has the option evaluation_split); null: a part of
+    the source's own."""
     evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """file: and hub: only. The part of the prompts that is kept for evaluation."""
     seed: int = 0
     """Seed of what a gym task makes, of how a source is split and of which examples a cap leaves."""
     options: dict[str, Any] = field(default_factory=dict)
-    """gym: settings of the task, such as {max_words: 10}. lm_eval: {training_split: NAME} for a task that names none."""
+    """gym: settings of the task, such as {max_words: 10}. hub: config, split and evaluation_split, each a name.
+    lm_eval: {training_split: NAME} for a task that names none."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """file: and hub: only. Which column holds what, such as {prompt: question, answer: response}, of prompt, answer,
+    task, choices, system, messages; empty: the columns bear these names."""
 
     def problems(self) -> list[str]:
         """A source that does not exist, and settings that it does not take."""
-        return source_problems(self)
+        found = source_problems(self)
+        if self.train_examples == 0 and self.evaluation_examples == 0:
+            found.append("train_examples: is 0 and so is evaluation_examples, which leaves nothing; raise one of them")
+        return found

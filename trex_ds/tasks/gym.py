@@ -104,7 +104,7 @@ def problems(name: str, config: TaskConfig) -> list[str]:
 
 def unused(config: TaskConfig) -> list[str]:
     """Fields that have no effect."""
-    return ["evaluation_source", "evaluation_fraction"]
+    return ["evaluation_source", "evaluation_fraction", "columns"]
 
 
 def fingerprint(name: str, config: TaskConfig, mirror: str | None) -> str:

@@ -1,14 +1,12 @@
-"""Seeds and seeded choices that are the same on every machine, rank and Python version."""
+"""Seeds, digests and seeded choices that are the same on every machine, rank and Python version."""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections.abc import Sequence
 
 import numpy as np
-
-from trex_ds.tasks.base import Example
 
 _RANGE = 2**31
 
@@ -28,15 +26,6 @@ def text_digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def choose(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
-    """`count` of the examples (all if None), in their order; which ones does not depend on that order."""
-    if count is None or count >= len(examples):
-        return list(examples)
-    ranks = [stable_hash(seed, "choose", example.prompt, example.answer) for example in examples]
-    chosen = sorted(range(len(examples)), key=ranks.__getitem__)[:count]
-    return [examples[i] for i in sorted(chosen)]
-
-
 def seeded_order(digests: np.ndarray, seed: int) -> np.ndarray:
     """A number for each of the 64-bit `digests` that looks random and that only it and the seed decide."""
     with np.errstate(over="ignore"):
@@ -45,3 +34,27 @@ def seeded_order(digests: np.ndarray, seed: int) -> np.ndarray:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
+
+
+class Lowest:
+    """The `count` items of a stream whose ranks are lowest; memory is bounded by `count`.
+
+    Ranks that are hashes of the items make it a seeded choice that does not depend on their order;
+    positions decide between items of equal rank.
+    """
+
+    def __init__(self, count: int):
+        self._count = count
+        self._heap: list[tuple[int, int]] = []  # negated, so that the highest comes out first
+
+    def add(self, rank: int, position: int) -> None:
+        """Take an item into account."""
+        item = (-rank, -position)
+        if len(self._heap) < self._count:
+            heapq.heappush(self._heap, item)
+        else:
+            heapq.heappushpop(self._heap, item)
+
+    def has(self, rank: int, position: int) -> bool:
+        """Whether an item that was added is among the lowest."""
+        return (-rank, -position) >= self._heap[0]
