@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -7,11 +8,15 @@ from torch.utils.data import DataLoader
 from trex_ds.data import Collator, Encoded, PackedCollator, PackedSet, TrainingSet, plan_rows
 
 ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([8], [8]), Encoded([3, 4], [-100, 4])]
-SCORES = torch.arange(6, dtype=torch.float64).view(3, 2)
+SCORES = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+def training_set(indices: list[int]) -> TrainingSet:
+    return TrainingSet(ROWS, SCORES, np.arange(3), np.array(indices))
 
 
 def test_training_batches_are_padded_on_the_left():
-    loader = DataLoader(TrainingSet(ROWS, SCORES, [1, 0, 1]), batch_size=3, collate_fn=Collator(pad_token_id=9))
+    loader = DataLoader(training_set([1, 0, 1]), batch_size=3, collate_fn=Collator(pad_token_id=9))
     (batch,) = loader
     assert batch["input_ids"].tolist() == [[9, 9, 8], [5, 6, 7], [9, 9, 8]]
     assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 1]]
@@ -34,15 +39,19 @@ def test_generation_batches_have_no_labels():
 
 
 def test_training_set_repeats_rows_without_copying_them():
-    dataset = TrainingSet(ROWS, SCORES, [2, 0, 2])
+    dataset = training_set([2, 0, 2])
     assert len(dataset) == 3
     assert dataset[0]["input_ids"] is dataset[2]["input_ids"] is ROWS[2].input_ids
 
 
-@pytest.mark.parametrize("scores", [torch.zeros(2, 4), torch.zeros(3)])
-def test_scores_that_do_not_fit_the_rows_are_refused(scores):
-    with pytest.raises(ValueError, match="for 3 rows; give one row of scores for each"):
-        TrainingSet(ROWS, scores, [0])
+def test_rows_that_share_a_text_share_its_scores():
+    dataset = TrainingSet(ROWS, SCORES, np.array([2, 0, 2]), np.array([0, 1, 2]))
+    assert [dataset[i]["intuition"].tolist() for i in range(3)] == [[4, 5], [0, 1], [4, 5]]
+
+
+def test_scores_that_do_not_fit_the_rows_are_refused():
+    with pytest.raises(ValueError, match="2 rows of scores are named for 3 rows; name one for each"):
+        TrainingSet(ROWS, SCORES, np.arange(2), np.array([0]))
 
 
 def items_of(*rows: Encoded) -> list[dict]:
@@ -77,7 +86,7 @@ def test_packed_rows_become_one_without_padding():
 
 
 def test_packed_training_set_through_a_loader():
-    training = TrainingSet(ROWS, SCORES, [0, 2, 1, 2])
+    training = training_set([0, 2, 1, 2])
     rows = PackedSet(training, plan_rows([3, 2, 1, 2], 5, seed=0))
     (batch,) = DataLoader(rows, batch_size=2, collate_fn=PackedCollator(pad_token_id=9, one_row=False))
     assert batch["attention_mask"].sum() == 8

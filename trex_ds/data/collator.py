@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,28 +19,31 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
     Args:
         rows: one for each training example.
-        scores: intuition scores of the same examples, (len(rows), N).
+        scores: intuition scores of distinct texts, float32 (texts, N); may be memory-mapped.
+        score_rows: the row of `scores` that belongs to each of `rows`, (len(rows),).
         indices: positions in `rows`, repeated where an example is seen more than once; a repeated
             row takes no more memory.
+
+    Raises:
+        ValueError: if `rows` and `score_rows` are not equally many.
     """
 
-    def __init__(self, rows: Sequence[Encoded], scores: torch.Tensor, indices: Sequence[int]):
-        if scores.ndim != 2 or len(scores) != len(rows):
-            raise ValueError(
-                f"scores of shape {tuple(scores.shape)} for {len(rows)} rows; give one row of scores for each, "
-                f"({len(rows)}, num_clusters)"
-            )
+    def __init__(self, rows: Sequence[Encoded], scores: np.ndarray, score_rows: np.ndarray, indices: np.ndarray):
+        if len(score_rows) != len(rows):
+            raise ValueError(f"{len(score_rows)} rows of scores are named for {len(rows)} rows; name one for each")
         self._rows = rows
-        self._scores = scores.float()
+        self._scores = scores
+        self._score_rows = score_rows
         self._indices = indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        index = self._indices[position]
+        index = int(self._indices[position])
         row = self._rows[index]
-        return {"input_ids": row.input_ids, "labels": row.labels, "intuition": self._scores[index]}
+        scores = np.array(self._scores[self._score_rows[index]])
+        return {"input_ids": row.input_ids, "labels": row.labels, "intuition": torch.from_numpy(scores)}
 
 
 @dataclass(frozen=True)
