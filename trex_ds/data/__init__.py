@@ -1,7 +1,7 @@
 """Data: from examples to batches."""
 
 from trex_ds.data.collator import Collator, TrainingSet
-from trex_ds.data.encoding import IGNORED_LABEL, DataConfig, Encoded, encode_example, encode_prompt, encode_training
+from trex_ds.data.encoding import IGNORED_LABEL, DataConfig, Encoded, encode_example, encode_examples, encode_prompt
 from trex_ds.data.mixing import epoch_counts, epoch_indices
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "Encoded",
     "TrainingSet",
     "encode_example",
+    "encode_examples",
     "encode_prompt",
-    "encode_training",
     "epoch_counts",
     "epoch_indices",
 ]
