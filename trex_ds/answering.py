@@ -13,6 +13,7 @@ from trex_ds.data import encode_prompt
 from trex_ds.evaluation import answer
 from trex_ds.intuition import Intuition
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
+from trex_ds.tasks.base import Example
 
 
 class Answerer:
@@ -57,6 +58,6 @@ class Answerer:
 
     def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64) -> list[str]:
         """Greedy answers to `prompts`, one each."""
-        ids = [encode_prompt(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
+        ids = [encode_prompt(self.tokenizer, Example(prompt, "", ""), self.system_prompt) for prompt in prompts]
         scores = list(self.intuition(prompts))
         return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device)

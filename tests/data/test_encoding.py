@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 
 import pytest
+from lm_eval.api.model import TemplateLM
 
 from tests.data.tokenizers import CHATML, NO_SYSTEM, make_tokenizer
-from trex_ds.data import DataConfig, encode_example, encode_prompt, encode_training
-from trex_ds.tasks import Example, Task
+from trex_ds.data import DataConfig, encode_example, encode_examples, encode_prompt
+from trex_ds.tasks import Example
 
 EXAMPLE = Example("how many letters?", "seven", "letters")
 
@@ -39,7 +40,7 @@ def test_without_a_template_the_prompt_is_a_line(bos, head, final_eos):
 
 @pytest.mark.parametrize("tokenizer", [make_tokenizer(CHATML), make_tokenizer(bos=True, final_eos=True)])
 def test_training_continues_the_ids_that_generation_starts_from(tokenizer):
-    prompt = encode_prompt(tokenizer, EXAMPLE.prompt, None)
+    prompt = encode_prompt(tokenizer, EXAMPLE, None)
     encoded = encode_example(tokenizer, EXAMPLE, None)
     assert encoded.input_ids[: len(prompt)] == prompt
     assert encoded.labels[: len(prompt)] == [-100] * len(prompt)
@@ -51,19 +52,19 @@ def test_chat_ids_are_those_of_the_tokenizer_itself():
     expected = tokenizer.apply_chat_template(
         [{"role": "user", "content": EXAMPLE.prompt}], add_generation_prompt=True, return_dict=False
     )
-    assert encode_prompt(tokenizer, EXAMPLE.prompt, None) == expected
+    assert encode_prompt(tokenizer, EXAMPLE, None) == expected
 
 
 def test_system_prompt_without_a_template_is_refused():
     with pytest.raises(ValueError, match=r"data.system_prompt 'Be brief': .* has no chat template"):
-        encode_prompt(make_tokenizer(), "hello", "Be brief")
+        encode_prompt(make_tokenizer(), EXAMPLE, "Be brief")
 
 
 def test_system_prompt_that_the_template_refuses():
     tokenizer = make_tokenizer(NO_SYSTEM)
-    assert "You are helpful" in tokenizer.decode(encode_prompt(tokenizer, "hello", None))
+    assert "You are helpful" in tokenizer.decode(encode_prompt(tokenizer, EXAMPLE, None))
     with pytest.raises(ValueError, match=r"no system role; set data.system_prompt to null"):
-        encode_prompt(tokenizer, "hello", "Be brief")
+        encode_prompt(tokenizer, EXAMPLE, "Be brief")
 
 
 def test_tokenizer_without_eos_is_refused():
@@ -71,30 +72,100 @@ def test_tokenizer_without_eos_is_refused():
         encode_example(make_tokenizer(eos_token=None), EXAMPLE, None)
 
 
-def make_task(name: str, *prompts: str) -> Task:
-    return Task(name, [Example(p, "seven", name) for p in prompts], [Example("x" * 500, "seven", name)])
+HISTORY = (("user", "hello"), ("assistant", "hi"))
+PLAIN = [
+    Example("how many letters?", " seven", "letters", plain=True),
+    Example("the answer is ", "seven", "letters", plain=True),
+    Example("the answer is \n ", " seven", "letters", plain=True),
+    Example("the answer is s", "even", "letters", plain=True),  # its tokens are not those of prompt and answer apart
+]
 
 
-def test_long_examples_are_left_out_whole_and_counted(caplog):
-    tokenizer = make_tokenizer()
-    tasks = [make_task("short", "one", "two"), make_task("mixed", "z" * 100, "three", "z" * 90)]
-    with caplog.at_level(logging.WARNING):
-        kept, rows = encode_training(tokenizer, tasks, DataConfig(max_length=30))
-    assert [[e.prompt for e in task.train] for task in kept] == [["one", "two"], ["three"]]
-    assert [tokenizer.decode(row.input_ids) for row in rows] == [
-        f"{prompt}\nseven<|im_end|>" for prompt in ("one", "two", "three")
-    ]
-    assert [task.evaluation for task in kept] == [task.evaluation for task in tasks]
-    assert caplog.messages == ["task 'mixed': left out 2 of 3 training examples, longer than data.max_length 30"]
+def test_history_comes_before_the_prompt():
+    tokenizer = make_tokenizer(CHATML)
+    example = replace(EXAMPLE, history=HISTORY)
+    encoded = encode_example(tokenizer, example, None)
+    assert tokenizer.decode(encoded.input_ids) == (
+        "<|im_start|>system\nYou are helpful<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+        "<|im_start|>assistant\nhi<|im_end|>\n<|im_start|>user\nhow many letters?<|im_end|>\n"
+        "<|im_start|>assistant\nseven<|im_end|>"
+    )
+    assert learnt(tokenizer, encoded) == "seven<|im_end|>"
 
 
-def test_max_length_counts_prompt_answer_and_eos():
-    tokenizer = make_tokenizer()
-    length = len(tokenizer("hello\n")["input_ids"]) + len(tokenizer("seven")["input_ids"]) + 1
-    task = make_task("letters", "hello")
-    assert len(encode_training(tokenizer, [task], DataConfig(max_length=length))[1]) == 1
+@pytest.mark.parametrize(("own", "expected"), [("Be kind.", "Be kind."), ("", ""), (None, "Be brief.")])
+def test_system_message_of_an_example_wins(own, expected):
+    tokenizer = make_tokenizer(CHATML)
+    history = HISTORY if own is None else (("system", own), *HISTORY)
+    ids = encode_prompt(tokenizer, replace(EXAMPLE, history=history), "Be brief.")
+    text = tokenizer.decode(ids)
+    assert text.startswith(f"<|im_start|>system\n{expected}<|im_end|>\n<|im_start|>user\nhello")
+    assert text.count("system") == 1
+
+
+def test_history_that_cannot_be_given():
+    example = replace(EXAMPLE, history=(("system", "Be kind."),))
     with pytest.raises(
-        ValueError,
-        match=rf"task 'letters': all 1 training examples .* {length - 1}, the shortest has {length} tokens; raise",
+        ValueError, match=r"of task 'letters' has messages before its prompt .*Be kind.* no chat templ"
     ):
-        encode_training(tokenizer, [task], DataConfig(max_length=length - 1))
+        encode_prompt(make_tokenizer(), example, None)
+    with pytest.raises(ValueError, match=r"of task 'letters' with the roles .*no system role; change or remove such"):
+        encode_prompt(make_tokenizer(NO_SYSTEM), example, "Be brief.")
+
+
+class Harness(TemplateLM):
+    """As much of a model of lm-evaluation-harness as encodes a pair."""
+
+    def __init__(self, tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def tok_encode(self, string, add_special_tokens=None, **kwargs):
+        return self.tokenizer.encode(string)
+
+    @property
+    def eot_token_id(self):
+        raise NotImplementedError
+
+    def _loglikelihood_tokens(self, requests, **kwargs):
+        raise NotImplementedError
+
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        raise NotImplementedError
+
+    def generate_until(self, requests, disable_tqdm=False):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("example", PLAIN)
+@pytest.mark.parametrize("tokenizer", [make_tokenizer(), make_tokenizer(bos=True), make_tokenizer(CHATML, bos=True)])
+def test_plain_examples_are_encoded_as_the_harness_scores_them(tokenizer, example):
+    context, continuation = Harness(tokenizer)._encode_pair(example.prompt, example.answer)
+    encoded = encode_example(tokenizer, example, "no part of a plain example")
+    assert encode_prompt(tokenizer, example, None) == context
+    assert encoded.input_ids == [*context, *continuation, tokenizer.eos_token_id]
+    assert encoded.labels == [*[-100] * len(context), *continuation, tokenizer.eos_token_id]
+
+
+def test_plain_text_has_one_end_however_the_tokenizer_ends_texts():
+    tokenizer = make_tokenizer(bos=True, final_eos=True)
+    encoded = encode_example(tokenizer, PLAIN[0], None)
+    assert tokenizer.decode(encoded.input_ids) == "<s>how many letters? seven<|im_end|>"
+    assert learnt(tokenizer, encoded) == " seven<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+@pytest.mark.parametrize("final_eos", [True, False])
+def test_batches_give_what_single_examples_give(template, final_eos):
+    tokenizer = make_tokenizer(template, bos=True, final_eos=final_eos)
+    examples = [EXAMPLE, *PLAIN, Example("the answer?", "how many\n", "letters")]
+    if template is not None:
+        examples.append(replace(EXAMPLE, history=HISTORY))
+    assert encode_examples(tokenizer, examples, None) == [encode_example(tokenizer, e, None) for e in examples]
+    assert encode_examples(tokenizer, [], None) == []
+
+
+def test_mirror_must_be_a_folder(tmp_path):
+    assert DataConfig(mirror=str(tmp_path)).problems() == DataConfig().problems() == []
+    (problem,) = DataConfig(mirror=f"{tmp_path}/no").problems()
+    assert problem.startswith(f"mirror: no folder '{tmp_path}/no' in ")

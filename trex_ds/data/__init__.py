@@ -1,7 +1,7 @@
 """Data: from examples to batches."""
 
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
-from trex_ds.data.encoding import IGNORED_LABEL, DataConfig, Encoded, encode_example, encode_prompt
+from trex_ds.data.encoding import IGNORED_LABEL, DataConfig, Encoded, encode_example, encode_examples, encode_prompt
 from trex_ds.data.packing import PackedSet, PackingPlan, plan_rows
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PackingPlan",
     "TrainingSet",
     "encode_example",
+    "encode_examples",
     "encode_prompt",
     "plan_rows",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -15,8 +15,6 @@ from trex_ds.tasks.base import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 IGNORED_LABEL = -100
 """Label of a token that has no part in the loss."""
@@ -30,7 +28,15 @@ class DataConfig:
     """Tokens of prompt and answer together; longer training examples are left out, never cut."""
     system_prompt: str | None = None
     """System message of the chat template; null: the template's own, if it has one. "" is a message
-    too: one without text, in place of the template's own."""
+    too: one without text, in place of the template's own. An example's own system message comes before both."""
+    mirror: str | None = None
+    """Folder whose <hub id> subfolders stand in for hub datasets; looked in first."""
+
+    def problems(self) -> list[str]:
+        """A mirror that is not there."""
+        if self.mirror is None or Path(self.mirror).is_dir():
+            return []
+        return [f"mirror: no folder {self.mirror!r} in {Path.cwd()}; create it, or set it to null"]
 
 
 @dataclass(frozen=True)
@@ -43,41 +49,36 @@ class Encoded:
     """-100 on the prompt, `input_ids` on the answer and the end of sequence."""
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None) -> list[int]:
+Text = tuple[str, bool]
+"""What a tokenizer is given, and whether it adds the special tokens that it puts around a text."""
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> list[int]:
     r"""The ids that the model continues with its answer, in training and in generation alike.
 
-    With a chat template: the prompt as the user's message, then the head of the assistant's. Without
-    one: the prompt and a "\n", with the special tokens that the tokenizer puts first.
+    With a chat template: the history, the prompt as the user's message, then the head of the
+    assistant's. Without one: the prompt and a "\n", with the special tokens that the tokenizer puts
+    first. Of a plain example: the prompt without the white space at its end, with the same special tokens.
 
     Raises:
-        ValueError: a system prompt that cannot be given to this tokenizer.
+        ValueError: a system prompt or a history that cannot be given to this tokenizer.
     """
-    if tokenizer.chat_template is None:
-        if system_prompt is not None:
-            raise ValueError(
-                f"data.system_prompt {system_prompt!r}: the tokenizer {tokenizer.name_or_path!r} has no chat "
-                "template to put it in; set it to null, and write it into the prompts"
-            )
-        ids = tokenizer(prompt + "\n")["input_ids"]
-        # Some tokenizers end every text; the answer has to come first.
-        return ids[:-1] if ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id) else ids
-    messages = [{"role": "user", "content": prompt}]
-    if system_prompt is not None:
-        messages.insert(0, {"role": "system", "content": system_prompt})
-    try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation with the roles "
-            f"{[message['role'] for message in messages]}: {error}"
-            + ("" if system_prompt is None else "; set data.system_prompt to null")
-        ) from error
-    # The template has written the special tokens already.
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _ids(tokenizer, [_prompt_text(tokenizer, example, system_prompt)])[0]
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Encoded:
     """The prompt of `encode_prompt`, then the answer and the end of sequence, which alone are learnt.
+
+    Raises:
+        ValueError: as `encode_examples`.
+    """
+    return encode_examples(tokenizer, [example], system_prompt)[0]
+
+
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], system_prompt: str | None
+) -> list[Encoded]:
+    """What `encode_example` gives for each, in a few calls of the tokenizer.
 
     Raises:
         ValueError: the tokenizer has no end-of-sequence token, or as `encode_prompt`.
@@ -86,40 +87,57 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} has no eos_token, so an answer would never end; set one"
         )
-    prompt = encode_prompt(tokenizer, example.prompt, system_prompt)
-    answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    return Encoded(prompt + answer, [IGNORED_LABEL] * len(prompt) + answer)
+    prompts = _ids(tokenizer, [_prompt_text(tokenizer, example, system_prompt) for example in examples])
+    answers = _ids(tokenizer, [(e.prompt + e.answer, True) if e.plain else (e.answer, False) for e in examples])
+    rows = []
+    for example, prompt, answer in zip(examples, prompts, answers, strict=True):
+        # As lm-evaluation-harness has it, so that what is learnt is what it scores: the answer is what the
+        # tokens of the whole text have beyond as many as the prompt has alone.
+        learnt = (answer[len(prompt) :] if example.plain else answer) + [tokenizer.eos_token_id]
+        rows.append(Encoded(prompt + learnt, [IGNORED_LABEL] * len(prompt) + learnt))
+    return rows
 
 
-def encode_training(
-    tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], config: DataConfig
-) -> tuple[list[Task], list[Encoded]]:
-    """The tasks without the training examples that are too long, and the rows of those that remain.
-
-    The rows are in order of the tasks returned, and of the training examples in each. The evaluation
-    examples stay as they are.
-
-    Raises:
-        ValueError: a task has no training example of at most `config.max_length` tokens, or as
-            `encode_example`.
-    """
-    kept_tasks: list[Task] = []
-    rows: list[Encoded] = []
-    for task in tasks:
-        encoded = [encode_example(tokenizer, example, config.system_prompt) for example in task.train]
-        fits = [len(row.input_ids) <= config.max_length for row in encoded]
-        if not any(fits):
-            shortest = min(len(row.input_ids) for row in encoded)
+def _prompt_text(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Text:
+    if example.plain:
+        return example.prompt.rstrip(), True
+    if tokenizer.chat_template is None:
+        if example.history:
             raise ValueError(
-                f"task {task.name!r}: all {len(encoded)} training examples are longer than data.max_length "
-                f"{config.max_length}, the shortest has {shortest} tokens; raise max_length or remove the task"
+                f"an example of task {example.task!r} has messages before its prompt ({example.history[0]}), "
+                f"and the tokenizer {tokenizer.name_or_path!r} has no chat template to put them in; take a model "
+                "that has one, or write them into the prompt"
             )
-        if not all(fits):
-            logger.warning(
-                "task %r: left out %d of %d training examples, longer than data.max_length %d",
-                *(task.name, fits.count(False), len(fits), config.max_length),
+        if system_prompt is not None:
+            raise ValueError(
+                f"data.system_prompt {system_prompt!r}: the tokenizer {tokenizer.name_or_path!r} has no chat "
+                "template to put it in; set it to null, and write it into the prompts"
             )
-        kept = [example for example, fit in zip(task.train, fits, strict=True) if fit]
-        kept_tasks.append(replace(task, train=kept))
-        rows += [row for row, fit in zip(encoded, fits, strict=True) if fit]
-    return kept_tasks, rows
+        return example.prompt + "\n", True
+    messages = [{"role": role, "content": text} for role, text in (*example.history, ("user", example.prompt))]
+    from_recipe = system_prompt is not None and messages[0]["role"] != "system"
+    if from_recipe:
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation of task {example.task!r} with the "
+            f"roles {[message['role'] for message in messages]}: {error}"
+            + ("; set data.system_prompt to null" if from_recipe else "; change or remove such examples")
+        ) from error
+    return text, False  # the template has written the special tokens already
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[list[int]]:
+    """The ids of each text, without an end of sequence that the tokenizer adds: more is to come."""
+    found: list[list[int]] = [[] for _ in texts]
+    for special in (False, True):
+        places = [i for i, (_, wanted) in enumerate(texts) if wanted is special]
+        if not places:
+            continue
+        batch = tokenizer([texts[i][0] for i in places], add_special_tokens=special, return_attention_mask=False)
+        for place, ids in zip(places, batch["input_ids"], strict=True):
+            ends = special and ids and ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id)
+            found[place] = ids[:-1] if ends else ids
+    return found
