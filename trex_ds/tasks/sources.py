@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.tasks import file, gym
+from trex_ds.tasks import file, gym, harness
 from trex_ds.tasks.base import Example, Scorer, Split
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Source:
 SOURCES = {
     "gym": Source(gym.problems, gym.unused, gym.fingerprint, gym.read, gym.scorer),
     "file": Source(file.problems, file.unused, file.fingerprint, file.read, file.scorer),
+    "lm_eval": Source(harness.problems, harness.unused, harness.fingerprint, harness.read, harness.scorer),
 }
 
 
