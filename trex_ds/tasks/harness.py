@@ -163,10 +163,11 @@ def choose_documents(sizes: dict[str, int], cap: int | None, seed: tuple[int, st
     # What rounding down leaves goes to the largest remainders.
     for subtask in sorted(sizes, key=lambda subtask: -shares[subtask][1])[: cap - sum(counts.values())]:
         counts[subtask] += 1
-    return {
-        subtask: sorted(sorted(range(size), key=lambda i, s=subtask: stable_hash(*seed, s, i))[: counts[subtask]])
-        for subtask, size in sizes.items()
-    }
+    return {subtask: _draw(size, counts[subtask], (*seed, subtask)) for subtask, size in sizes.items()}
+
+
+def _draw(size: int, count: int, seed: tuple[str | int, ...]) -> list[int]:
+    return sorted(sorted(range(size), key=lambda i: stable_hash(*seed, i))[:count])
 
 
 def _no_training_split(name: str, tasks: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ def load_tasks(
     members: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(names):
         with quiet(), _datasets_from(_Shelf(mirror, copies, only_copies), name):
-            found = manager().load([name])
+            found = manager(name).load([name])
         for task, loaded in found["tasks"].items():
             if not isinstance(loaded, ConfigurableTask):
                 raise ValueError(f"lm_eval:{name}: {task} is of lm-eval's old kind without a config; take another task")
