@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and where this package keeps what it makes once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where converted models and prepared data are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TREX_DS_CACHE") or Path(root) / "trex_ds")
 
 
 @contextmanager

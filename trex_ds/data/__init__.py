@@ -1,7 +1,8 @@
 """Data: from examples to batches."""
 
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
-from trex_ds.data.encoding import IGNORED_LABEL, DataConfig, Encoded, encode_example, encode_examples, encode_prompt
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_example, encode_examples, encode_prompt
 from trex_ds.data.packing import PackedSet, PackingPlan, plan_rows
 
 __all__ = [

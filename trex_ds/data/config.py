@@ -1,0 +1,51 @@
+"""How a recipe's examples become batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from trex_ds.config import section
+from trex_ds.data.mixing import Mixing
+from trex_ds.files import cache_folder
+
+
+@section
+class DataConfig:
+    """How examples become rows of tokens."""
+
+    max_length: PositiveInt = 1024
+    """Tokens of prompt and answer together; longer training examples are left out, never cut."""
+    system_prompt: str | None = None
+    """System message of the chat template; null: the template's own, if it has one. "" is a message
+    too: one without text, in place of the template's own. An example's own system message comes before both."""
+    mirror: str | None = None
+    """Folder whose <hub id> subfolders stand in for hub datasets; looked in first."""
+    cache: str | None = None
+    """Folder that keeps prepared data, found again by what it was made from. All nodes should share it.
+    null: `prepared` in trex_ds's cache folder."""
+    mixing: Mixing = "proportional"
+    """How tasks of different sizes share an epoch: proportional to their sizes, equal, or by `temperature`."""
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    """With mixing: temperature, a task of n examples has a share proportional to n^(1/temperature)."""
+    packing: bool = True
+    """Put several examples into a row of `max_length` tokens; they see nothing of each other. A row is then what
+    training.micro_batch_size counts. false: one example a row."""
+
+    def problems(self) -> list[str]:
+        """A mirror that is not there, and a temperature that has no effect."""
+        found = []
+        if self.mirror is not None and not Path(self.mirror).is_dir():
+            found.append(f"mirror: no folder {self.mirror!r} in {Path.cwd()}; create it, or set it to null")
+        if self.temperature != 1.0 and self.mixing != "temperature":
+            found.append(
+                f"temperature: {self.temperature} has no effect with mixing: {self.mixing}; "
+                "set mixing: temperature, or remove it"
+            )
+        return found
+
+    def cache_path(self) -> Path:
+        """The folder of prepared data."""
+        return Path(self.cache) if self.cache else cache_folder() / "prepared"

@@ -1,0 +1,151 @@
+"""Examples of lm-evaluation-harness, scored by their tasks' own requests, filters and metrics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import lm_eval
+
+from trex_ds.evaluation.harness_model import TRexLM
+from trex_ds.tasks import Example
+from trex_ds.tasks.harness import training_docs
+from trex_ds.tasks.harness_index import quiet
+from trex_ds.tasks.harness_loading import Loaded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one example."""
+
+    score: float
+    """In [0, 1]: the value of `metric`."""
+    generated: str
+    """The text that was generated, or of the choice that was taken."""
+    metric: str
+
+
+def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -> list[Outcome]:
+    """Score examples that a `lm_eval:` source gave, of either split; a collective, the same on every rank.
+
+    Contexts are zero-shot, as the examples' prompts are. What counts is a task's main metric, see
+    `main_metric`.
+
+    Args:
+        lm: the model.
+        examples: whose `record` says which document they are.
+        loaded: their tasks, from `trex_ds.tasks.harness_loading.load_tasks`.
+
+    Returns:
+        One for each example, in their order.
+
+    Raises:
+        ValueError: a task has no metric with a value for each item, or is not among those loaded.
+    """
+    positions: dict[str, list[int]] = {}
+    for position, example in enumerate(examples):
+        assert example.record is not None, f"{example.task}: an example without a record is not lm-eval's"
+        positions.setdefault(example.record["lm_eval"], []).append(position)
+    missing = [name for name in positions if name not in loaded.tasks]
+    if missing:
+        raise ValueError(f"the tasks {', '.join(missing)} are not loaded; load all that the examples come from")
+    if not positions:
+        return []
+    chosen = {name: _with_docs(loaded.tasks[name], [examples[i] for i in own]) for name, own in positions.items()}
+    was_training = lm.model.training
+    lm.model.eval()
+    with quiet():
+        results = lm_eval.evaluate(lm=lm, task_dict={"tasks": chosen}, log_samples=True, bootstrap_iters=0)
+    lm.model.train(was_training)
+    outcomes: dict[int, Outcome] = {}
+    for name, own in positions.items():
+        samples = results["samples"][name]
+        metric, kept = main_metric(chosen[name], samples, loaded.groups)
+        for sample in samples:
+            if sample["filter"] == kept:
+                generated = _generated(chosen[name], sample)
+                outcomes[own[sample["doc_id"]]] = Outcome(float(sample[metric]), generated, metric)
+    return [outcomes[position] for position in range(len(examples))]
+
+
+def main_metric(task: Any, samples: Sequence[Mapping[str, Any]], groups: Mapping[str, Any]) -> tuple[str, str]:
+    """A task's main metric, and the filter of the answers that it is taken under.
+
+    The metric is the first that the task reports whose value for an item is a number, more being
+    better. The filter is the one that a group of the task is averaged under, else the task's first.
+
+    Args:
+        task: lm-eval's task.
+        samples: its items, as lm-eval logs them.
+        groups: lm-eval's groups by name, of which some may have the task.
+
+    Raises:
+        ValueError: no metric is of that kind, or the main metric leaves [0, 1].
+    """
+    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+    wanted = [name for group in groups.values() if _has(group, task) for name in _averaged_filters(group)]
+    kept = next((name for name in wanted if name in filters), filters[0])
+    own = [sample for sample in samples if sample["filter"] == kept]
+    better = task.higher_is_better()
+    names = [
+        name
+        for name in own[0]["metrics"]
+        if better.get(name, True) and all(isinstance(sample.get(name), Real) for sample in own)
+    ]
+    if not names:
+        raise ValueError(
+            f"lm_eval:{task.config.task} has no metric with a value for each item (only {own[0]['metrics']}); "
+            "it can be evaluated by launch/eval.py, not while training"
+        )
+    bad = next((sample[names[0]] for sample in own if not 0 <= sample[names[0]] <= 1), None)
+    if bad is not None:
+        raise ValueError(
+            f"lm_eval:{task.config.task}: its metric {names[0]} is {bad} for an item, not in [0, 1], so it is no "
+            "accuracy; it can be evaluated by launch/eval.py, not while training"
+        )
+    return names[0], kept
+
+
+def _has(group: Any, task: Any) -> bool:
+    return any(member.config.task == task.config.task for member in group.get_all_tasks())
+
+
+def _averaged_filters(group: Any) -> list[str]:
+    found = []
+    for metric in group.aggregate_metric_list or ():
+        found += [metric.filter_list] if isinstance(metric.filter_list, str) else list(metric.filter_list)
+    return found
+
+
+def _with_docs(task: Any, examples: Sequence[Example]) -> Any:
+    """A shallow copy of the task that is evaluated on the examples' documents, in their order, without shots."""
+    records = [example.record or {} for example in examples]
+    splits = {(record["split"], record["dataset_split"]) for record in records}
+    documents = {split: _documents(task, *split) for split in splits}
+    docs = [documents[record["split"], record["dataset_split"]][record["doc_id"]] for record in records]
+    chosen = copy.copy(task)
+    chosen._config = copy.copy(task.config)
+    chosen.set_config("num_fewshot", 0)
+    chosen.has_test_docs = lambda: True
+    chosen.test_docs = lambda: docs
+    return chosen
+
+
+def _documents(task: Any, split: str, dataset_split: str) -> Any:
+    return task.eval_docs if split == "evaluation" else training_docs(task, dataset_split)[1]
+
+
+def _generated(task: Any, sample: Mapping[str, Any]) -> str:
+    if task.OUTPUT_TYPE == "generate_until":
+        (answer,) = sample["filtered_resps"]
+        return str(answer[0] if isinstance(answer, list) else answer).strip()
+    likelihoods = [response[0][0] for response in sample["resps"]]
+    if task.OUTPUT_TYPE == "loglikelihood":
+        (_, greedy), text = sample["resps"][0][0], sample["arguments"][0][1]
+        return text.strip() if greedy else ""
+    choices = task.doc_to_choice(sample["doc"])
+    taken = max(range(len(choices)), key=likelihoods.__getitem__)
+    return choices[taken].strip()

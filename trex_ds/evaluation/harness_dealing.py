@@ -1,0 +1,40 @@
+"""Batches dealt to the ranks, and the results of all of them on every rank."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from tqdm import tqdm
+
+from trex_ds.distributed import rank, world_size
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_dealt(batches: Sequence[Sequence[T]], run: Callable[[Sequence[T]], Sequence[R]], description: str) -> list[R]:
+    """`run` on every batch, each on one rank; the results of all in the order of the batches, on every rank.
+
+    A collective. Batches are cut beforehand, so what is computed does not depend on the number of ranks.
+    Every rank runs the same number of batches, because under ZeRO-3 a forward pass is a collective; a
+    rank that has none left runs the last one again and drops the results.
+    """
+    if not batches:
+        return []
+    results: dict[int, Sequence[R]] = {}
+    rounds = -(-len(batches) // world_size())
+    interval = 0.5 if sys.stderr.isatty() else 30.0  # seconds; keeps log files short
+    for number in tqdm(range(rounds), desc=description, disable=rank() != 0, mininterval=interval):
+        mine = number * world_size() + rank()
+        outcome = run(batches[min(mine, len(batches) - 1)])
+        if mine < len(batches):
+            results[mine] = outcome
+    parts: list[Any] = [results]
+    if world_size() > 1:
+        parts = [None] * world_size()
+        dist.all_gather_object(parts, results)
+    collected = {number: part for gathered in parts for number, part in gathered.items()}
+    return [result for number in range(len(batches)) for result in collected[number]]

@@ -1,0 +1,246 @@
+"""A model as lm-evaluation-harness takes it: an LM whose requests carry their intuition scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+    resolve_max_length,
+)
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor
+
+from trex_ds.evaluation.harness_dealing import run_dealt
+
+ContextScores = Callable[[Sequence[str]], Tensor]
+"""Raw intuition scores (len(contexts), num_clusters) of context texts; every rank calls it with the same texts."""
+
+TokenRequest = tuple[tuple[str, str], list[int], list[int]]
+"""Context and continuation, first as texts, then as token ids of each."""
+
+
+@dataclass
+class _Pass:
+    """One row of a forward pass, and all the requests that it answers."""
+
+    context: str
+    input_ids: tuple[int, ...]
+    wanted: list[tuple[int, list[int]]] = field(default_factory=list)
+    """Position of a request, and the ids of its continuation, which `input_ids` has but for the last."""
+
+    @property
+    def keep(self) -> int:
+        """At how many last positions the logits are needed."""
+        return max(len(ids) for _, ids in self.wanted)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One context to continue."""
+
+    position: int
+    context: str
+    input_ids: list[int]
+    until: list[str]
+    max_new_tokens: int
+    others: dict[str, Any]
+    """Further settings of the task for `generate`."""
+
+
+class TRexLM(TemplateLM):
+    """Log-likelihoods and greedy generation over all ranks, with each context's own intuition scores.
+
+    To lm-eval every rank is the only one: each builds all requests, gets all results, and they are
+    the same. The work is dealt within the methods, batch by batch, so that results do not depend on
+    the number of ranks and each request counts once.
+
+    Args:
+        model: a causal language model of transformers, bare or of PEFT, in evaluation mode.
+        tokenizer: the model's.
+        scores: gives the contexts' scores; None for a model that takes no `intuition`.
+        batch_size: rows of a forward pass.
+        device: where the model computes.
+        max_length: tokens of context and continuation at most, longer contexts are cut on the left;
+            None: what the model was made for.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        scores: ContextScores | None,
+        *,
+        batch_size: int,
+        device: torch.device,
+        max_length: int | None = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.max_length = max_length or resolve_max_length(model.config, tokenizer)
+        self._scores = scores
+        self._device = device
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands for an empty context."""
+        begin = self.tokenizer.bos_token_id
+        return self.eot_token_id if begin is None else begin
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer, as lm-eval records it."""
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as one text; without the generation prompt its last message is left open."""
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids; with the tokenizer's own special tokens, unless told otherwise or `string` begins with them."""
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation, and whether greedy decoding gives it."""
+        passes: dict[tuple[str, tuple[int, ...]], _Pass] = {}
+        for position, ((context, _text), context_ids, ids) in enumerate(requests):
+            if len(ids) > self.max_length:
+                raise ValueError(
+                    f"a continuation has {len(ids)} tokens, more than the {self.max_length} that the model takes; "
+                    f"it begins with {_text[:80]!r}"
+                )
+            # The last token is only predicted: continuations that differ in it alone share a pass.
+            row = tuple((context_ids + ids)[-(self.max_length + 1) :][:-1])
+            passes.setdefault((context, row), _Pass(context, row)).wanted.append((position, ids))
+        batches = self._batches(list(passes.values()))
+        scores = self._scores_of([one.context for batch in batches for one in batch])
+        answered = run_dealt(batches, lambda batch: self._answer(batch, scores), "log-likelihoods")
+        results = {position: result for found in answered for position, result in found}
+        return [results[position] for position in range(len(requests))]
+
+    @torch.no_grad()
+    def _answer(self, batch: Sequence[_Pass], scores: dict[str, Tensor]) -> list[list[tuple[int, tuple[float, bool]]]]:
+        inputs = self._inputs([one.input_ids for one in batch], [one.context for one in batch], scores)
+        positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        # The vocabulary's matrix is most of a small model's work: only where a continuation is predicted.
+        keep = max(one.keep for one in batch)
+        logits = self.model(**inputs, position_ids=positions, logits_to_keep=keep, use_cache=False).logits
+        greedy = logits.argmax(-1).tolist()
+        normaliser = logits.float().logsumexp(-1)
+        found = []
+        for row, one in enumerate(batch):
+            found.append([])
+            for position, ids in one.wanted:
+                target = torch.tensor(ids, device=logits.device)
+                picked = logits[row, -len(ids) :].float().gather(1, target[:, None])[:, 0]
+                value = (picked - normaliser[row, -len(ids) :]).sum().item()
+                found[row].append((position, (value, greedy[row][-len(ids) :] == ids)))
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of whole texts, in windows of `max_length`; scored as if their context were empty."""
+        windows: list[TokenRequest] = []
+        counts = []
+        for (text,) in (request.args for request in requests):
+            made = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
+            pairs = [make_disjoint_window(pair) for pair in made]
+            windows += [(("", text), context, continuation) for context, continuation in pairs]
+            counts.append(len(pairs))
+        values = iter(self._loglikelihood_tokens(windows))
+        return [sum(next(values)[0] for _ in range(count)) for count in counts]
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations up to one of the task's stop strings or the end-of-sequence token.
+
+        Raises:
+            ValueError: the task asks to sample, or for more tokens than the model takes.
+        """
+        groups: dict[str, list[_Prompt]] = {}
+        for position, (context, settings) in enumerate(request.args for request in requests):
+            groups.setdefault(json.dumps(settings, sort_keys=True), []).append(
+                self._prompt(position, context, settings)
+            )
+        batches = [batch for prompts in groups.values() for batch in self._batches(prompts)]
+        scores = self._scores_of([prompt.context for batch in batches for prompt in batch])
+        texts = run_dealt(batches, lambda batch: self._generate(batch, scores), "answers")
+        order = [prompt.position for batch in batches for prompt in batch]
+        found = dict(zip(order, texts, strict=True))
+        return [found[position] for position in range(len(requests))]
+
+    def _prompt(self, position: int, context: str, settings: dict[str, Any]) -> _Prompt:
+        others = dict(normalize_gen_kwargs(settings, default_max_gen_toks=256))
+        until = handle_stop_sequences(others.pop("until"), eos=self.tokenizer.decode(self.eot_token_id))
+        length = others.pop("max_gen_toks")
+        if others.pop("do_sample"):
+            raise ValueError(f"the task asks to sample ({settings}); only greedy decoding gives the same on every rank")
+        others.pop("temperature", None)
+        room = self.max_length - length
+        if room < 1:
+            raise ValueError(
+                f"the task asks for up to {length} new tokens, but the model takes {self.max_length} with the context"
+            )
+        return _Prompt(position, context, self.tok_encode(context)[-room:], until, length, others)
+
+    @torch.no_grad()
+    def _generate(self, batch: Sequence[_Prompt], scores: dict[str, Tensor]) -> list[str]:
+        first = batch[0]
+        inputs = self._inputs([prompt.input_ids for prompt in batch], [prompt.context for prompt in batch], scores)
+        width = inputs["input_ids"].shape[1]
+        out = self.model.generate(
+            **inputs,
+            max_new_tokens=first.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=self.tokenizer.pad_token_id,
+            stopping_criteria=stop_sequences_criteria(self.tokenizer, first.until, width, len(batch)),
+            **first.others,
+        )
+        texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        return [postprocess_generated_text(text, first.until, None) for text in texts]
+
+    def _batches(self, rows: list[Any]) -> list[list[Any]]:
+        """Long ones first: rows of a batch are of like length, and too large a batch fails at once."""
+        ordered = sorted(rows, key=lambda row: (-len(row.input_ids), tuple(row.input_ids)))
+        return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+
+    def _scores_of(self, contexts: list[str]) -> dict[str, Tensor]:
+        if self._scores is None:
+            return {}
+        distinct = list(dict.fromkeys(contexts))
+        return dict(zip(distinct, self._scores(distinct), strict=True))
+
+    def _inputs(
+        self, rows: Sequence[Sequence[int]], contexts: Sequence[str], scores: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The model's arguments: ids and mask (batch, seq), padded on the left, and scores (batch, num_clusters)."""
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        inputs = {
+            "input_ids": torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows]),
+            "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        }
+        if self._scores is not None:
+            inputs["intuition"] = torch.stack([scores[context] for context in contexts]).float()
+        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
