@@ -14,7 +14,6 @@ from trex_ds.evaluation import answer
 from trex_ds.intuition import Intuition
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
 from trex_ds.tasks import Example
-from trex_ds.tasks.base import Example
 
 
 class Answerer:

@@ -61,7 +61,7 @@ def use_float32_products(model: nn.Module) -> None:
         return
     for module in model.modules():
         if type(module) is nn.Linear:
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            module.forward = partial(_forward, module)
 
 
 def _forward(module: nn.Linear, x: Tensor) -> Tensor:

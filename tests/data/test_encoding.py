@@ -105,9 +105,7 @@ def test_system_message_of_an_example_wins(own, expected):
 
 def test_history_that_cannot_be_given():
     example = replace(EXAMPLE, history=(("system", "Be kind."),))
-    with pytest.raises(
-        ValueError, match=r"of task 'letters' has messages before its prompt .*Be kind.* no chat templ"
-    ):
+    with pytest.raises(ValueError, match=r"of task 'letters' has messages before its prompt .*Be kind.* no chat templ"):
         encode_prompt(make_tokenizer(), example, None)
     with pytest.raises(ValueError, match=r"of task 'letters' with the roles .*no system role; change or remove such"):
         encode_prompt(make_tokenizer(NO_SYSTEM), example, "Be brief.")

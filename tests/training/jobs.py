@@ -63,7 +63,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
         "tasks": [{"source": f"file:{folder}/tasks.jsonl", "evaluation_fraction": 0.3}],
         "model": {"name": str(folder / "model"), "dtype": "float32"},
         "adapter": {"num_in_experts": 2, "num_out_experts": 3, "num_clusters": 6, "intuition_transform": "centered"},
-        "data": {"system_prompt": ""},
+        "data": {"system_prompt": "", "cache": str(folder / "cache"), "packing": False, "max_length": 96},
         "training": {
             "deepspeed": str(folder / "zero3.json"),
             "max_steps": 3,
@@ -73,7 +73,8 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
             "log_every": 1,
             "timeout_minutes": 2,
         },
-        "evaluation": {"batch_size": 3, "max_new_tokens": 3},
+        # Held out in all jobs, so that they train on the same rows; measured between steps only where a test asks for it.
+        "evaluation": {"batch_size": 3, "max_new_tokens": 3, "every": 100},
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
     }
     for name, value in overrides.items():

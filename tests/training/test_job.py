@@ -144,7 +144,11 @@ def test_mlflow_holds_one_run_a_job_with_all_of_it(together, folder):
         assert name in first.data.metrics
     assert first.data.metrics["eval/mean/n"] == 12
     history = client.get_metric_history(second.info.run_id, "eval/mean/accuracy")
-    assert sorted(point.step for point in history) == [0, 2, 3]
+    assert sorted(point.step for point in history) == [0, 3]
+    held_out = client.get_metric_history(second.info.run_id, "held_out/mean/accuracy")
+    assert sorted(point.step for point in held_out) == [2, 3]
+    assert second.data.metrics["held_out/best_step"] in (2, 3)
+    assert second.data.metrics["data/spell/rows"] > 0
     losses = {point.step: point.value for point in client.get_metric_history(second.info.run_id, "train/loss")}
     assert losses == pytest.approx(together[0][1]["losses"])
     assert {f.path for f in client.list_artifacts(first.info.run_id)} >= {"adapter", "recipe.yaml"}

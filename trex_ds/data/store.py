@@ -133,7 +133,7 @@ class TrainRows(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self._columns)
 
-    def __getitem__(self, position: Any) -> Encoded:
+    def __getitem__(self, position: int) -> Encoded:  # type: ignore[override] # nobody slices it
         row = self._columns[int(position)]
         ids, start = row["input_ids"], row["answer_start"]
         return Encoded(ids, [IGNORED_LABEL] * start + ids[start:])
@@ -148,7 +148,7 @@ class TrainTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._columns)
 
-    def __getitem__(self, position: Any) -> str:
+    def __getitem__(self, position: int) -> str:  # type: ignore[override] # nobody slices it
         row = self._columns[int(position)]
         history = tuple((role, text) for role, text in json.loads(row["history"]))
         return Example(row["prompt"], "", "", history=history).text

@@ -34,7 +34,7 @@ def score_statistics(chunks: Iterable[np.ndarray], counts: np.ndarray) -> tuple[
     second: np.ndarray | float = 0.0
     row = 0
     for chunk in chunks:
-        weights = counts[row : row + len(chunk)].astype(np.float64)
+        weights: np.ndarray = counts[row : row + len(chunk)].astype(np.float64)
         first = first + weights @ chunk.astype(np.float64)
         second = second + weights @ chunk.astype(np.float64) ** 2
         row += len(chunk)

@@ -104,7 +104,7 @@ def intuition_pass(
         position = int(first[row])
         return train[position] if position < len(train) else others[position - len(train)]
 
-    sample = np.zeros(0, np.int64)
+    sample: np.ndarray = np.zeros(0, np.int64)
     if centroids is None:
         sample = _draw_sample(
             digests, np.flatnonzero(first < len(train)), len(train), num_clusters, max_embeddings, seed

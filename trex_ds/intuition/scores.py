@@ -48,7 +48,7 @@ class IntuitionResult:
         Raises:
             KeyError: a text that the pass has not seen.
         """
-        rows = np.searchsorted(self.digests, digests)
+        rows: np.ndarray = np.asarray(np.searchsorted(self.digests, digests))
         if not np.all(self.digests[np.minimum(rows, len(self.digests) - 1)] == digests):
             raise KeyError("a text has no intuition scores: the pass has not seen it")
         return rows

@@ -2,6 +2,7 @@
 
 from trex_ds.tasks.base import Example, Scorer, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.showing import show
 from trex_ds.tasks.sources import fingerprint, keep_benchmark_data, load_benchmarks, read_examples, scorer
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "load_benchmarks",
     "read_examples",
     "scorer",
+    "show",
 ]

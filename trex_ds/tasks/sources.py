@@ -87,7 +87,7 @@ def keep_benchmark_data(config: TaskConfig, mirror: str | None, folder: Path) ->
 
 
 def load_benchmarks(folders: Mapping[str, Path]) -> Loaded | None:
-    """lm-eval's tasks by their names, each from the folder that `keep_benchmark_data` filled; None if there are none."""
+    """lm-eval's tasks by name, each from the folder that `keep_benchmark_data` filled; None if there are none."""
     if not folders:
         return None
     from trex_ds.tasks.harness_loading import Loaded, load_tasks

@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         if rank() == 0:
             for name, count in store.counts.items():
                 log.info(
-                    "task %s: %d training rows in an epoch, of %d examples (%d more are too long); %d evaluation examples",
+                    "task %s: %d training examples an epoch, of %d (%d more are too long), %d evaluation examples",
                     *(name, mixture.get(name, 0), sizes.get(name, 0), count["too_long"], count["evaluation"]),
                 )
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
@@ -188,7 +188,8 @@ def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path
 
 def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Where each task's training examples lie, none of them evaluated on, and those that are held out."""
-    positions, held_out = {}, [np.zeros(0, np.int64)]
+    positions: dict[str, np.ndarray] = {}
+    held_out: list[np.ndarray] = [np.zeros(0, np.int64)]
     count = recipe.evaluation.held_out if recipe.evaluation.every else 0
     for name, counts in store.counts.items():
         own = store.positions(name)
