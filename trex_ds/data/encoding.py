@@ -93,8 +93,9 @@ def _prompt_text(tokenizer: PreTrainedTokenizerBase, example: Example, system_pr
             )
         return example.prompt + "\n", True
     messages = [{"role": role, "content": text} for role, text in (*example.history, ("user", example.prompt))]
-    from_recipe = system_prompt is not None and messages[0]["role"] != "system"
-    if from_recipe:
+    if messages[0]["role"] == "system":
+        system_prompt = None
+    if system_prompt is not None:
         messages.insert(0, {"role": "system", "content": system_prompt})
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -102,7 +103,7 @@ def _prompt_text(tokenizer: PreTrainedTokenizerBase, example: Example, system_pr
         raise ValueError(
             f"the chat template of {tokenizer.name_or_path!r} refuses a conversation of task {example.task!r} with the "
             f"roles {[message['role'] for message in messages]}: {error}"
-            + ("; set data.system_prompt to null" if from_recipe else "; change or remove such examples")
+            + ("; change or remove such examples" if system_prompt is None else "; set data.system_prompt to null")
         ) from error
     return text, False  # the template has written the special tokens already
 

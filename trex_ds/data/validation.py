@@ -1,0 +1,143 @@
+"""Reading a recipe's tasks as training would, to say what they hold and what would stop training."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from trex_ds.data.encoding import DataConfig, Encoded, encode_examples
+from trex_ds.tasks import Example, Split, TaskConfig, read_examples
+from trex_ds.tasks.seeding import text_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 256
+
+
+@dataclass
+class TaskReport:
+    """What one task of one source holds."""
+
+    source: str
+    task: str
+    train: int = 0
+    evaluation: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    """How many examples, of training and evaluation, have so many tokens of prompt and answer."""
+    too_long: int = 0
+    """Training examples longer than data.max_length, which are left out."""
+    empty_answers: int = 0
+    unsupervised: int = 0
+    """Training examples of which only the end of sequence is learnt."""
+    duplicates: int = 0
+    """Training examples that repeat the prompt and the answer of another of the task."""
+    leaked: int = 0
+    """Training examples whose prompt is evaluated, in whichever task."""
+
+    def quantile(self, share: float) -> int:
+        """The length that `share` of the examples do not exceed; 0.0 is the shortest, 1.0 the longest."""
+        rest = max(1, share * self.lengths.total())
+        for length in sorted(self.lengths):
+            rest -= self.lengths[length]
+            if rest <= 0:
+                break
+        return length
+
+
+@dataclass
+class Validation:
+    """What a recipe's tasks hold."""
+
+    tasks: list[TaskReport]
+    problems: list[str]
+    """What would stop training, one line a problem or more."""
+
+
+def validate_tasks(
+    configs: Sequence[TaskConfig], data: DataConfig, tokenizer: PreTrainedTokenizerBase, progress: bool = False
+) -> Validation:
+    """Read every source once and encode its examples; memory grows by 16 bytes for each.
+
+    What stops one source is noted as a problem, and the others are read all the same.
+    """
+    found = Validation([], [])
+    digests: list[_Digests] = []
+    for number, config in enumerate(configs):
+        tasks: dict[str, tuple[TaskReport, _Digests]] = {}
+        try:
+            stream = read_examples(config, data.mirror)
+            with tqdm(stream, config.source, unit=" examples", disable=not progress, mininterval=1.0) as bar:
+                for split, example, row in _encoded(bar, tokenizer, data.system_prompt):
+                    if example.task not in tasks:
+                        tasks[example.task] = TaskReport(config.source, example.task), _Digests()
+                    _count(*tasks[example.task], split, example, row, data.max_length)
+        except ValueError as error:
+            found.problems.append(f"tasks.{number}: {error}")
+        for report, seen in tasks.values():
+            found.tasks.append(report)
+            digests.append(seen)
+    for report in found.tasks:
+        if report.train and report.too_long == report.train:
+            found.problems.append(
+                f"task {report.task!r}: all {report.train} training examples are longer than data.max_length "
+                f"{data.max_length}; raise it or remove the task"
+            )
+    for task, count in Counter(report.task for report in found.tasks).items():
+        if count > 1:
+            sources = ", ".join(report.source for report in found.tasks if report.task == task)
+            found.problems.append(f"{count} tasks are named {task!r}, of {sources}; rename all but one")
+    if not any(report.train for report in found.tasks) and not found.problems:
+        found.problems.append("no task has a training example; raise train_examples of one")
+    _compare(found.tasks, digests)
+    return found
+
+
+@dataclass
+class _Digests:
+    """64 bits for each example, in place of its text."""
+
+    train: array[int] = field(default_factory=lambda: array("q"))
+    """Of prompts with their answers."""
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+    """Of the prompts of the same examples."""
+    evaluated: array[int] = field(default_factory=lambda: array("q"))
+    """Of the evaluation examples' prompts."""
+
+
+def _encoded(
+    stream: Iterable[tuple[Split, Example]], tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
+) -> Iterator[tuple[Split, Example, Encoded]]:
+    examples = iter(stream)
+    while batch := list(islice(examples, _BATCH)):
+        rows = encode_examples(tokenizer, [example for _, example in batch], system_prompt)
+        for (split, example), row in zip(batch, rows, strict=True):
+            yield split, example, row
+
+
+def _count(report: TaskReport, seen: _Digests, split: Split, example: Example, row: Encoded, max_length: int) -> None:
+    report.lengths[len(row.input_ids)] += 1
+    report.empty_answers += not example.answer.strip()
+    if split == "evaluation":
+        report.evaluation += 1
+        seen.evaluated.append(text_digest(example.text))
+        return
+    report.train += 1
+    report.too_long += len(row.input_ids) > max_length
+    report.unsupervised += sum(label >= 0 for label in row.labels) <= 1
+    seen.train.append(text_digest(f"{example.text}\0{example.answer}"))
+    seen.prompts.append(text_digest(example.text))
+
+
+def _compare(reports: Sequence[TaskReport], digests: Sequence[_Digests]) -> None:
+    evaluated = np.concatenate([np.zeros(0, np.int64), *(np.array(seen.evaluated, np.int64) for seen in digests)])
+    for report, seen in zip(reports, digests, strict=True):
+        report.duplicates = len(seen.train) - len(np.unique(np.array(seen.train, np.int64)))
+        report.leaked = int(np.isin(np.array(seen.prompts, np.int64), evaluated).sum())
