@@ -149,7 +149,7 @@ class TRexLM(TemplateLM):
         logits = self.model(**inputs, position_ids=positions, logits_to_keep=keep, use_cache=False).logits
         greedy = logits.argmax(-1).tolist()
         normaliser = logits.float().logsumexp(-1)
-        found = []
+        found: list[list[tuple[int, tuple[float, bool]]]] = []
         for row, one in enumerate(batch):
             found.append([])
             for position, ids in one.wanted:

@@ -52,7 +52,15 @@ def load_tasks(
     members: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(names):
         with quiet(), _datasets_from(_Shelf(mirror, copies, only_copies), name):
-            found = manager(name).load([name])
+            try:
+                found = manager(name).load([name])
+            except _DatasetError:
+                raise
+            except Exception as error:  # it renders each task's first document, by functions of the task's own
+                raise ValueError(
+                    f"lm_eval:{name}: lm-eval cannot set up the task: {type(error).__name__}: {error}; "
+                    "the data may lack a field or have a label out of range"
+                ) from error
         for task, loaded in found["tasks"].items():
             if not isinstance(loaded, ConfigurableTask):
                 raise ValueError(f"lm_eval:{name}: {task} is of lm-eval's old kind without a config; take another task")
@@ -63,6 +71,10 @@ def load_tasks(
         members[name] = tuple(found["tasks"])
         groups |= found["groups"]
     return Loaded(tasks, members, groups)
+
+
+class _DatasetError(ValueError):
+    """A dataset is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +89,26 @@ class _Shelf:
         """What `original(path, name, **settings)`, datasets.load_dataset, gives, but from nearer by."""
         import datasets
 
+        from trex_ds.modeling.embedded import cache_folder
+
         copy = None if self.copies is None else self.copies / _digest(path, name, settings)
         if copy is not None and copy.is_dir():
             return datasets.load_from_disk(str(copy))
         if self.only_copies:
-            raise ValueError(
+            raise _DatasetError(
                 f"lm_eval:{task}: no copy of the dataset {_shown(path, name)} in {self.copies}; prepare the data again"
             )
         folder = None if self.mirror is None else Path(self.mirror) / path
         try:
-            dataset = original(str(folder) if folder and folder.is_dir() else path, name, **settings)
+            if folder is not None and folder.is_dir():
+                # By default datasets caches a folder by its name, and gives what a folder of that name once held.
+                cache = str(cache_folder() / "datasets" / mirror_fingerprint(folder))
+                dataset = original(str(folder), name, **{"cache_dir": cache, **settings})
+            else:
+                dataset = original(path, name, **settings)
         except Exception as error:  # of the hub, of the network, of a dozen file formats
             where = f"{folder} of the mirror" if folder and folder.is_dir() else "the hub"
-            raise ValueError(
+            raise _DatasetError(
                 f"lm_eval:{task}: the dataset {_shown(path, name)} cannot be loaded from {where}: "
                 f"{type(error).__name__}: {error}; check the connection, or put it into a mirror folder as {path}/"
             ) from error
