@@ -4,22 +4,26 @@ Fetches, renders, tokenizes, embeds and clusters all that launch/train.py needs 
 what each stage cost. --show N prints N training and N evaluation examples of each task as the model gets them.
 """
 
-import sys
+import argparse
 
-from trex_ds.config import read_recipe, run_or_exit, take_number
+from trex_ds.config import read_recipe, run_or_exit
 from trex_ds.training.processes import check_processes_fit
 
 
 def main() -> None:
     check_processes_fit()
+    # Only --show is taken here; the recipe's own reader has the rest, --help among it.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--show", type=int, default=0)
+    arguments, rest = parser.parse_known_args()
+
     from trex_ds.training.recipe import Recipe
 
-    arguments, show = take_number(sys.argv[1:], "--show")
-    recipe = read_recipe(Recipe, arguments, __doc__)
+    recipe = read_recipe(Recipe, rest, __doc__)
 
     from trex_ds.training.preparing import prepare_ahead
 
-    prepare_ahead(recipe, show)
+    prepare_ahead(recipe, arguments.show)
 
 
 if __name__ == "__main__":

@@ -79,28 +79,6 @@ def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:
     return recipe
 
 
-def take_number(argv: Sequence[str], option: str) -> tuple[list[str], int]:
-    """`argv` without `option N` (or `option=N`), and N; 0 if the option is not there.
-
-    For the few settings of a command that are no part of a recipe.
-
-    Raises:
-        ConfigError: N is missing or no whole number.
-    """
-    rest = [
-        part
-        for argument in argv
-        for part in ([option, argument[len(option) + 1 :]] if argument.startswith(f"{option}=") else [argument])
-    ]
-    if option not in rest:
-        return rest, 0
-    place = rest.index(option)
-    value = rest[place + 1] if place + 1 < len(rest) else ""
-    if not value.isdecimal():
-        raise ConfigError([f"{option}: needs a whole number, got {value!r} (command line)"])
-    return rest[:place] + rest[place + 2 :], int(value)
-
-
 def run_or_exit(main: Callable[[], object]) -> None:
     """Run an entry point; a ConfigError ends the process with code 2 and without a traceback.
 

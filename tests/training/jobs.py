@@ -73,7 +73,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
             "log_every": 1,
             "timeout_minutes": 2,
         },
-        # Held out in all jobs, so that they train on the same rows; measured between steps only where a test asks for it.
+        # Something is held out in all jobs, so that they train on the same rows.
         "evaluation": {"batch_size": 3, "max_new_tokens": 3, "every": 100},
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
     }

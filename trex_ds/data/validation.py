@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from trex_ds.data.encoding import DataConfig, Encoded, encode_examples
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import Encoded, encode_examples
 from trex_ds.tasks import Example, Split, TaskConfig, read_examples
 from trex_ds.tasks.seeding import text_digest
 
