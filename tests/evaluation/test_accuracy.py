@@ -47,10 +47,10 @@ def test_one_item_has_no_standard_error():
 
 
 def test_metric_names():
-    metrics = evaluation(sums=[1.0, 0.0], words=[1.0, 1.0]).metrics()
-    assert metrics["eval/sums/accuracy"] == 0.5
-    assert metrics["eval/words/n"] == 2.0
-    assert metrics["eval/mean/accuracy"] == 0.75
+    metrics = evaluation(sums=[1.0, 0.0], words=[1.0, 1.0]).metrics("held_out")
+    assert metrics["held_out/sums/accuracy"] == 0.5
+    assert metrics["held_out/words/n"] == 2.0
+    assert metrics["held_out/mean/accuracy"] == 0.75
     assert len(metrics) == 9
 
 

@@ -10,7 +10,7 @@ from tests.data.tokenizers import CHATML, make_tokenizer
 from trex_ds import TRexConfig
 from trex_ds.data import encode_prompt
 from trex_ds.evaluation import EvaluationConfig, Question, evaluate
-from trex_ds.tasks import Example, Task
+from trex_ds.tasks import Example
 
 CPU = torch.device("cpu")
 
@@ -35,10 +35,7 @@ def model(tokenizer):
 def questions_of(tokenizer, score=length_score) -> list[Question]:
     generator = torch.Generator().manual_seed(0)
     examples = [Example(f"question {'x' * (i * 5 % 17)} {i}", "answer", "AB"[i % 2]) for i in range(11)]
-    task = Task("A", examples, examples, score, 1.0)
-    return [
-        Question(e, task, encode_prompt(tokenizer, e.prompt, ""), torch.rand(32, generator=generator)) for e in examples
-    ]
+    return [Question(e, score, encode_prompt(tokenizer, e, ""), torch.rand(32, generator=generator)) for e in examples]
 
 
 def test_answers_do_not_depend_on_the_batches(model, tokenizer):

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, get_peft_model
+
+from tests.adapters.test_peft import perturb
+from tests.ranks import run_ranks
+from tests.tasks import mirrors
+from tests.training.jobs import ROOT, write_model
+from trex_ds import Centroids, TRexConfig
+from trex_ds.config import ConfigError
+from trex_ds.evaluation.benchmark_arguments import parse
+from trex_ds.intuition import SentenceTransformerEmbedder
+from trex_ds.intuition.embedder import EMBEDDED_MINILM
+from trex_ds.modeling import ModelConfig, load_base_model
+
+TASKS = "boolq,winogrande,copa"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A mirror, a base model, a T-REX adapter and a LoRA."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    mirrors.write_mirror(folder / "mirror")
+    write_model(folder / "model")
+    base = load_base_model(ModelConfig(str(folder / "model"), dtype="float32"))
+    embedder = SentenceTransformerEmbedder(EMBEDDED_MINILM)
+    vectors = torch.nn.functional.normalize(torch.randn(32, 384, generator=torch.Generator().manual_seed(0)), dim=1)
+    centroids = Centroids(vectors, torch.zeros(32), torch.ones(32), embedder.identity, "data", seed=0, num_fitted=32)
+    config = TRexConfig(target_modules="all-linear")
+    config.attach_centroids(centroids)
+    model = get_peft_model(base, config)
+    perturb(model)
+    model.save_pretrained(folder / "adapter")
+    recipe = {"model": {"name": str(folder / "model"), "dtype": "float32"}, "data": {"system_prompt": None}}
+    (folder / "adapter" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    lora = get_peft_model(model.unload(), LoraConfig(init_lora_weights=False, target_modules="all-linear"))
+    lora.save_pretrained(folder / "lora")
+    return folder
+
+
+def evaluate(folder: Path, output: str, *options: str) -> dict:
+    """Through the job, as launch/eval.py runs it."""
+    from trex_ds.evaluation.benchmarks import run
+
+    given = ["--tasks", TASKS, "--mirror", str(folder / "mirror"), "--output", str(folder / output), *options]
+    run(parse(given, ""))
+    return json.loads((folder / output / "table.json").read_text())
+
+
+def test_adapter_beside_its_base_on_one_rank_and_on_two(folder, tmp_path):
+    options = ("--adapter", str(folder / "adapter"), "--batch_size", "3")
+    (one,) = run_ranks(1, tmp_path, evaluate, folder, "one", *options)
+    two, _ = run_ranks(2, tmp_path, evaluate, folder, "two", *options)
+    assert one["rows"] == two["rows"]
+    rows = {row["task"]: row for row in one["rows"]}
+    assert {task: row["n"] for task, row in rows.items()} == {"boolq": 7, "winogrande": 5, "copa": 5}
+    for task, row in rows.items():
+        assert row["difference"]["value"] == pytest.approx(row["value"] - row["base"])
+        files = [folder / "one" / samples / f"{task}.jsonl" for samples in ("samples", "samples_base")]
+        items, base = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+        assert len(items) == row["n"]
+        assert sum(item["acc"] for item in items) / len(items) == pytest.approx(row["value"])
+        assert [item["resps"] for item in items] != [item["resps"] for item in base]
+    results = json.loads((folder / "one" / "results.json").read_text())
+    assert {"results", "configs", "versions", "n-shot", "config", "git_hash"} <= results.keys()
+    assert results["results"]["boolq"]["acc,none"] == pytest.approx(rows["boolq"]["value"])
+    assert results["config"]["model_args"]["base"] == str(folder / "model")
+    assert "lm_eval" in one["environment"]["versions"]
+
+
+def test_lora_and_bare_model(folder, tmp_path):
+    options = ("--model", str(folder / "model"), "--dtype", "float32", "--limit", "2", "--num_fewshot", "1")
+    (lora,) = run_ranks(1, tmp_path, evaluate, folder, "lora_out", *options, "--lora", str(folder / "lora"))
+    (bare,) = run_ranks(1, tmp_path, evaluate, folder, "bare_out", *options)
+    for with_lora, without in zip(lora["rows"], bare["rows"], strict=True):
+        assert with_lora["n"] == without["n"] == 2
+        assert with_lora["base"] == without["value"]
+        assert without["base"] is without["difference"] is None
+    assert not (folder / "bare_out" / "results_base.json").exists()
+    results = json.loads((folder / "bare_out" / "results.json").read_text())
+    assert results["n-shot"]["boolq"] == 1
+
+
+def test_all_that_is_wrong_is_said_at_once(folder):
+    given = ["--tasks", "bolq,copa", "--adapter", str(folder), "--lora", "x", "--limit", "0", "--mirror", "nowhere"]
+    with pytest.raises(ConfigError) as caught:
+        parse(given, "")
+    lora, adapter, task, limit, mirror = caught.value.problems
+    assert lora.startswith("--lora: not together with --adapter")
+    assert adapter.startswith(f"--adapter: {folder} has no adapter_config.json, ")
+    assert "has no task 'bolq'; did you mean boolq" in task
+    assert limit == "--limit: must be at least 1, got 0"
+    assert mirror.startswith("--mirror: no folder 'nowhere' in ")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "--adapter or --model: one of them is needed"),
+        (["--lora", "x"], "--lora needs the --model that it was trained on"),
+        (["--model", "{folder}/model", "--lora", "{folder}/adapter"], "holds a T-REX adapter; give it as --adapter"),
+        (["--model", "{folder}/none"], "--model: '.*none' is neither an existing folder nor a hub id"),
+        (["--adapter", "{folder}/none"], "--adapter: no folder '.*none'"),
+    ],
+)
+def test_wrong_models(folder, options, problem):
+    with pytest.raises(ConfigError, match=problem):
+        parse(["--tasks", "boolq", *(option.format(folder=folder) for option in options)], "")
+
+
+def test_script_ends_with_code_2():
+    done = subprocess.run(
+        [sys.executable, "launch/eval.py", "--tasks", "bolq", "--local_rank=0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("--tasks: ") == 1
+    assert "did you mean boolq" in done.stderr
+    assert "--adapter or --model: one of them is needed" in done.stderr
