@@ -22,6 +22,8 @@ _PACKAGES = (
     "sentence-transformers",
     "scikit-learn",
     "mlflow",
+    "lm_eval",
+    "datasets",
 )
 
 

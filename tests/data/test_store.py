@@ -75,7 +75,7 @@ def test_training_examples_that_are_too_long_are_left_out_and_counted(tmp_path, 
     store = open_store([write(tmp_path / "a", tokenizer, [*EXAMPLES, long])], ["file:a"])
     assert store.counts["spell"] == {"train": 2, "evaluation": 1, "too_long": 1}
     assert len(store.train) == 3
-    with pytest.raises(ValueError, match="task 'spell': all 1 training examples are longer than data.max_length 100"):
+    with pytest.raises(ValueError, match=r"task 'spell': all 1 training examples are longer than data.max_length 100$"):
         write(tmp_path / "b", tokenizer, [EXAMPLES[0], long])
 
 
@@ -98,7 +98,7 @@ def test_batches_are_written_as_they_come(tmp_path, tokenizer, monkeypatch):
 def test_tokenizer_fingerprint_changes_with_template_and_vocabulary(tokenizer):
     same, other = make_tokenizer(CHATML), make_tokenizer(CHATML)
     assert tokenizer_fingerprint(same) == tokenizer_fingerprint(tokenizer)
-    other.chat_template = other.chat_template.replace("user", "human")
+    other.chat_template += " "
     assert tokenizer_fingerprint(other) != tokenizer_fingerprint(tokenizer)
     same.add_tokens(["new"])
     assert tokenizer_fingerprint(same) != tokenizer_fingerprint(tokenizer)

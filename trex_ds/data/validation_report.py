@@ -44,7 +44,8 @@ def print_validation(validation: Validation) -> None:
     if validation.tasks:
         console.print(counts)
         console.print(
-            "too long: left out of training by data.max_length; repeated: prompt and answer of another training example; "
+            "too long: left out of training by data.max_length; "
+            "repeated: prompt and answer of another training example; "
             "leaked: training prompts that are evaluated, in any task; empty: answers without text; "
             "unlearnt: training examples of which only the end of sequence is learnt",
             highlight=False,
