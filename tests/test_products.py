@@ -66,3 +66,21 @@ def test_matmul_keeps_the_type(slow_cpu):
     a, b = torch.randn(3, 4).bfloat16(), torch.randn(4, 5).bfloat16()
     torch.testing.assert_close(products.matmul(a, b), (a.double() @ b.double()).bfloat16(), rtol=8e-3, atol=1e-2)
     assert products.matmul(a.float(), b.float()).dtype is torch.float32
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_equals_its_float64_self_within_bfloat16(slow_cpu, packed):
+    model = tiny_llama(attn_implementation="sdpa").bfloat16()
+    exact = tiny_llama(attn_implementation="sdpa").double()
+    exact.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
+    products.use_float32_products(model)
+    assert model.config._attn_implementation != exact.config._attn_implementation == "sdpa"
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3, 4, 5]])
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1] * 8])
+    inputs = {"position_ids": positions, "use_cache": False} if packed else {"attention_mask": mask}
+    ids = torch.arange(16).reshape(2, 8)
+    mine, theirs = model(ids, **inputs).logits, exact(ids, **inputs).logits
+    shown = mask.bool() if not packed else torch.ones(2, 8, dtype=torch.bool)
+    torch.testing.assert_close(mine[shown].double(), theirs[shown], rtol=2e-2, atol=2e-2)
+    unmasked = exact(ids).logits
+    assert (unmasked - theirs)[shown].abs().max() > 0.1  # what is masked matters

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+_ATTENTION = "sdpa_in_float32"
+
+
 @cache
 def cpu_lacks_bfloat16() -> bool:
     """Whether this machine's CPU has no matrix products of its own for bfloat16."""
@@ -56,12 +59,34 @@ class _Linear(torch.autograd.Function):
 
 
 def use_float32_products(model: nn.Module) -> None:
-    """Let every bfloat16 linear of `model` multiply in float32 if the CPU would be slow at it; its weights stay."""
+    """Let bfloat16 linears and `sdpa` attention of `model` multiply in float32 if the CPU would be slow at it.
+
+    Its weights stay in bfloat16.
+    """
     if not cpu_lacks_bfloat16():
         return
     for module in model.modules():
         if type(module) is nn.Linear:
             module.forward = partial(_forward, module)
+    if getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa":
+        _register_attention()
+        model.set_attn_implementation(_ATTENTION)
+
+
+def _register_attention() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+        if not needs_float32(query):
+            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        # The mask is of booleans, so it serves both types.
+        y, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
+        return y.to(query.dtype), weights
+
+    AttentionInterface.register(_ATTENTION, attention)
+    AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 
 def _forward(module: nn.Linear, x: Tensor) -> Tensor:
