@@ -164,6 +164,6 @@ def test_batches_give_what_single_examples_give(template, final_eos):
 
 
 def test_mirror_must_be_a_folder(tmp_path):
-    assert DataConfig(mirror=str(tmp_path)).problems() == DataConfig().problems() == []
-    (problem,) = DataConfig(mirror=f"{tmp_path}/no").problems()
-    assert problem.startswith(f"mirror: no folder '{tmp_path}/no' in ")
+    assert DataConfig(mirror=str(tmp_path)).mirror_problem() is DataConfig().mirror_problem() is None
+    problem = DataConfig(mirror=f"{tmp_path}/no").mirror_problem()
+    assert problem.startswith(f"data.mirror: no folder '{tmp_path}/no' in ")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trex_ds.distributed import PeerError, local_rank, on_rank_zero
+from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 
@@ -19,6 +24,56 @@ _POLL_SECONDS = 0.2
 def content_key(parts: Any) -> str:
     """24 hex digits that change with any part of the JSON data `parts`."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def check_writable(folder: Path, needed: bool) -> None:
+    """Make `folder` and try whether this node can write to it, if that is `needed`; a collective.
+
+    Raises:
+        ValueError: it cannot; on the other ranks a PeerError.
+    """
+    error: Exception | None = None
+    if needed and local_rank() == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as problem:
+            error = ValueError(
+                f"data.cache: {folder} cannot be written to, and not all data is prepared in it: {problem}; "
+                "name another folder, or prepare the data where it can"
+            )
+    agree(error)
+
+
+@contextmanager
+def one_job_at_a_time(folder: Path) -> Iterator[None]:
+    """Let no other job into the same block for `folder`; a collective.
+
+    A job that waits does so outside collectives, so that no communication timeout limits the wait.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{folder}.lock")
+
+    def taken() -> bool:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    waiting = False
+    while not on_rank_zero(taken):
+        if not waiting and rank() == 0:
+            log.info("another job is making %s; waiting for it", folder)
+        waiting = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Builder:
@@ -46,10 +101,12 @@ class Builder:
                     raise PeerError(f"the node's first process failed: {failure.read_text()}")
                 time.sleep(_POLL_SECONDS)
             return folder
+        if folder.is_dir():
+            return folder  # without a lock, which a cache that is mounted for reading only refuses
         from filelock import FileLock
 
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     with atomic_path(folder) as temporary:

@@ -35,16 +35,20 @@ class DataConfig:
     training.micro_batch_size counts. false: one example a row."""
 
     def problems(self) -> list[str]:
-        """A mirror that is not there, and a temperature that has no effect."""
+        """A temperature that has no effect."""
         found = []
-        if self.mirror is not None and not Path(self.mirror).is_dir():
-            found.append(f"mirror: no folder {self.mirror!r} in {Path.cwd()}; create it, or set it to null")
         if self.temperature != 1.0 and self.mixing != "temperature":
             found.append(
                 f"temperature: {self.temperature} has no effect with mixing: {self.mixing}; "
                 "set mixing: temperature, or remove it"
             )
         return found
+
+    def mirror_problem(self) -> str | None:
+        """What is wrong with the mirror; not among `problems`, since prepared data is used without it."""
+        if self.mirror is None or Path(self.mirror).is_dir():
+            return None
+        return f"data.mirror: no folder {self.mirror!r} in {Path.cwd()}; create it, or set it to null"
 
     def cache_path(self) -> Path:
         """The folder of prepared data."""

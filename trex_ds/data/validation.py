@@ -69,7 +69,7 @@ def validate_tasks(
 
     What stops one source is noted as a problem, and the others are read all the same.
     """
-    found = Validation([], [])
+    found = Validation([], [problem] if (problem := data.mirror_problem()) else [])
     digests: list[_Digests] = []
     for number, config in enumerate(configs):
         tasks: dict[str, tuple[TaskReport, _Digests]] = {}

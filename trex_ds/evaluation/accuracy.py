@@ -42,7 +42,7 @@ class Evaluation:
         return {task: estimate(scores) for task, scores in self._scores().items()}
 
     def mean(self) -> Estimate:
-        """Unweighted mean of the tasks' accuracies; n is the number of items."""
+        """Unweighted mean of the tasks' accuracies; n is the number of items; nan of none."""
         return _mean_over_tasks(self.per_task())
 
     def gain_over(self, other: Evaluation) -> tuple[dict[str, Estimate], Estimate]:
@@ -103,6 +103,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def _mean_over_tasks(tasks: Mapping[str, Estimate]) -> Estimate:
     count = len(tasks)
+    if not count:
+        return Estimate(0, math.nan, math.nan)
     value = math.fsum(t.value for t in tasks.values()) / count
     error = math.sqrt(math.fsum(t.standard_error**2 for t in tasks.values())) / count
     return Estimate(sum(t.n for t in tasks.values()), value, error)

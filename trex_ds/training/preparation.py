@@ -7,7 +7,7 @@ import logging
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ import torch
 
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
-from trex_ds.data.cache import Builder, content_key
+from trex_ds.data.cache import Builder, check_writable, content_key, one_job_at_a_time
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
 from trex_ds.data.packing import PackedSet, plan_rows
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, on_rank_zero, rank
 from trex_ds.evaluation import Question
+from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
 from trex_ds.modeling import load_tokenizer
 from trex_ds.tasks import Example, TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
@@ -140,6 +141,7 @@ def _examples(recipe: Recipe, tokenizer: Any, stages: list[Stage]) -> tuple[Stor
     known = tasks.parent / "fingerprints"
     tokens = tokenizer_fingerprint(tokenizer)
     keys = on_rank_zero(lambda: [_entry_key(recipe, entry, tokens, known) for entry in recipe.tasks])
+    check_writable(tasks.parent, needed=not all((tasks / key).is_dir() for key in keys))
     with _stage("examples", stages) as stage:
         folders, error = [], None
         try:
@@ -159,16 +161,21 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
     """Where an entry's examples are kept; changes with all that they depend on."""
     config = to_dict(replace(entry, weight=1.0))
     remembered = known / content_key([config, recipe.data.mirror])
+    before = remembered.read_text() if remembered.is_file() else None
     try:
+        if missing := recipe.data.mirror_problem():
+            raise ValueError(missing)  # the hub is no substitute for it
         found = fingerprint(entry, recipe.data.mirror)
     except (OSError, ValueError) as error:
         # A node without a way to the hub or the mirror trusts what was found when the data was prepared.
-        if not remembered.is_file():
+        if before is None:
             raise ValueError(f"{entry.source}: cannot be reached, and has not been prepared: {error}") from error
-        found = remembered.read_text()
+        found = before
     else:
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(found)
+        if found != before:
+            # A cache that cannot be written to may have all the same what is asked for.
+            with suppress(OSError), atomic_path(remembered) as temporary:
+                temporary.write_text(found)
     parts = [data_store.FORMAT, config, found, tokens, recipe.data.system_prompt, recipe.data.max_length]
     return content_key(parts)
 
@@ -189,7 +196,6 @@ def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path
 def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Where each task's training examples lie, none of them evaluated on, and those that are held out."""
     positions: dict[str, np.ndarray] = {}
-    held_out: list[np.ndarray] = [np.zeros(0, np.int64)]
     count = recipe.evaluation.held_out if recipe.evaluation.every else 0
     for name, counts in store.counts.items():
         own = store.positions(name)
@@ -200,12 +206,20 @@ def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[s
             if counts["train"]:
                 raise ValueError(f"task {name!r}: all {len(own)} training examples have prompts of the evaluation")
             continue
-        mine = held_out_positions(kept, store.digests, count, recipe.seed)
-        held_out.append(mine)
-        positions[name] = without(kept, store.digests, store.digests[mine])
+        positions[name] = kept
     if not positions:
         raise ValueError("tasks: none has training examples; give one train_examples other than 0")
-    return positions, np.concatenate(held_out)
+    held_out = np.concatenate(
+        [held_out_positions(own, store.digests, count, recipe.seed) for own in positions.values()]
+    )
+    if count and not len(held_out):
+        raise ValueError(
+            "evaluation.every: there is nothing to evaluate while training: no task has 10 distinct training prompts, "
+            "of which one could be held out; set it to null, or add data"
+        )
+    # Of all tasks at once, because a prompt may occur in several.
+    positions = {name: without(own, store.digests, store.digests[held_out]) for name, own in positions.items()}
+    return {name: own for name, own in positions.items() if len(own)}, held_out
 
 
 def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
@@ -232,9 +246,7 @@ def _intuition(
     # Only these, so that another choice of held-out examples asks for the same pass.
     contexts, digests = [text for text, is_new in zip(contexts, new, strict=True) if is_new], digests[new]
     given = Centroids.load(config.centroids) if config.centroids else None
-    # A resumed job keeps the clusters that its adapter was trained on so far.
-    trained_on = Path(recipe.output_dir) / "centroids.safetensors"
-    kept = Centroids.load(trained_on) if recipe.training.resume else None
+    kept = _trained_on(recipe) if recipe.training.resume else None
     with _stage("intuition", stages) as stage:
         stage["items"] = len(store.train) + len(contexts)
         result = None
@@ -249,28 +261,49 @@ def _intuition(
             if result is not None and (kept is None or result.centroids.fingerprint == kept.fingerprint):
                 break
         else:
-            stage["made"] += 1
-            try:
-                embedder = SentenceTransformerEmbedder(
-                    config.embedder, config.revision, config.prompt, device=str(device)
-                )
-                result = intuition_pass(
-                    TrainTexts(store),
-                    contexts,
-                    embedder,
-                    recipe.adapter.num_clusters,
-                    folder=folder,
-                    batch_size=config.batch_size,
-                    max_embeddings=config.max_embeddings,
-                    seed=config.seed,
-                    centroids=kept or given,
-                    train_digests=store.digests,
-                )
-            except (ValueError, FileNotFoundError) as error:
-                raise ValueError(f"intuition: {error}") from error
-            del embedder
-            gc.collect()
+            check_writable(folder.parent, needed=True)
+            with one_job_at_a_time(folder):
+                result = IntuitionResult.open(folder)  # if another job has made it meanwhile
+                if result is None:
+                    stage["made"] += 1
+                    result = _pass(recipe, store, contexts, kept or given, folder, device)
     return result
+
+
+def _pass(
+    recipe: Recipe, store: Store, contexts: list[str], centroids: Centroids | None, folder: Path, device: torch.device
+) -> IntuitionResult:
+    config = recipe.intuition
+    try:
+        embedder = SentenceTransformerEmbedder(config.embedder, config.revision, config.prompt, device=str(device))
+        result = intuition_pass(
+            TrainTexts(store),
+            contexts,
+            embedder,
+            recipe.adapter.num_clusters,
+            folder=folder,
+            batch_size=config.batch_size,
+            max_embeddings=config.max_embeddings,
+            seed=config.seed,
+            centroids=centroids,
+            train_digests=store.digests,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"intuition: {error}") from error
+    del embedder
+    gc.collect()
+    return result
+
+
+def _trained_on(recipe: Recipe) -> Centroids:
+    """The clusters that a resumed job's adapter was trained on so far; it keeps them."""
+    try:
+        return Centroids.load(recipe.output_dir)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"training.resume: {recipe.output_dir} has a checkpoint but no centroids.safetensors, which its adapter "
+            "was trained with; copy it there, or start again in another output_dir"
+        ) from error
 
 
 def _embedder_content(name: str) -> str:
