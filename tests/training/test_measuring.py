@@ -19,7 +19,7 @@ from trex_ds.training import measuring
 SCRIPT = {1: 0.25, 2: 0.75, 3: 0.75, 4: 0.0, 5: 0.5, 6: 0.25}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -41,7 +41,7 @@ class Script:
     ):
         step = step_of(description)
         if step is not None and step == self.dies_at:
-            raise Killed
+            raise KilledError
         self.descriptions.append(description)
         if step is not None:
             self.adapters[step] = weights(model)
@@ -67,7 +67,7 @@ def run_script(file: Path, dies_at: int | None = None) -> dict[str, Any]:
         patch.setattr(measuring, "evaluate", script)
         try:
             run_job(file)
-        except Killed:
+        except KilledError:
             assert dies_at
     return vars(script)
 
