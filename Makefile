@@ -32,7 +32,7 @@ quickstart: environment
 	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Spell this word backward (example: sun -> nus): tree"
 
 test: environment check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: environment
 	$(BIN)/ruff check .
