@@ -70,6 +70,12 @@ def test_two_tasks_of_one_name_are_refused(tmp_path, tokenizer):
         open_store(folders, ["file:a", "file:b"])
 
 
+def test_task_named_like_the_mean_is_refused(tmp_path, tokenizer):
+    folder = write(tmp_path / "a", tokenizer, [("train", Example("a", "b", "mean"))])
+    with pytest.raises(ValueError, match="a task of file:a is named 'mean'"):
+        open_store([folder], ["file:a"])
+
+
 def test_training_examples_that_are_too_long_are_left_out_and_counted(tmp_path, tokenizer):
     long = ("train", Example("spell " + "tree " * 200, "eert", "spell"))
     store = open_store([write(tmp_path / "a", tokenizer, [*EXAMPLES, long])], ["file:a"])

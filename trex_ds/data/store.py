@@ -158,7 +158,8 @@ def open_store(folders: Sequence[Path], sources: Sequence[str]) -> Store:
     """The examples that `write_examples` wrote to `folders`, memory-mapped.
 
     Raises:
-        ValueError: two of the folders have a task of the same name; quotes their `sources`.
+        ValueError: two of the folders have a task of the same name, or one is named like the mean over tasks;
+            quotes their `sources`.
     """
     from datasets import Dataset, concatenate_datasets
 
@@ -166,6 +167,10 @@ def open_store(folders: Sequence[Path], sources: Sequence[str]) -> Store:
     entry: dict[str, int] = {}
     for number, folder in enumerate(folders):
         for name, count in json.loads((folder / _COUNTS).read_text()).items():
+            if name == "mean":
+                raise ValueError(
+                    f"a task of {sources[number]} is named 'mean', as the mean over tasks is; give it another name"
+                )
             if name in counts:
                 raise ValueError(
                     f"two tasks are named {name!r}: one of {sources[entry[name]]}, one of {sources[number]}; "
