@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from ratios import quartiles
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trex_ds import TRexConfig
@@ -60,9 +60,7 @@ def ratios(a: Callable[[], float], b: Callable[[], float], pairs: int) -> dict[s
     for step in (a, b, a, b):
         step()
     measured = [(b() if i % 2 else None, a(), None if i % 2 else b()) for i in range(pairs)]
-    values = [(first or last) / middle for first, middle, last in measured]
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"lower_quartile": low, "median": median, "upper_quartile": high, "pairs": pairs}
+    return quartiles([(first or last) / middle for first, middle, last in measured])
 
 
 def main() -> None:

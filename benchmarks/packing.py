@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ratios import quartiles
 from transformers import TrainingArguments
 
 from trex_ds.config import read_recipe
@@ -67,11 +68,6 @@ def make_step(trainer: TRexTrainer) -> Callable[[Batches], float]:
         return time.perf_counter() - start
 
     return step
-
-
-def quartiles(values: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"lower_quartile": low, "median": median, "upper_quartile": high, "pairs": len(values)}
 
 
 def measure(recipe: Recipe, num_examples: int, rounds: int) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 
 import torch
+from ratios import quartiles
 from torch import nn
 
 from trex_ds.environment import describe_environment
@@ -34,9 +34,7 @@ def measure(shape: tuple[int, int], tokens: int, pairs: int) -> dict[str, float]
     use_float32_products(fast)
     x = torch.randn(1, tokens, shape[0]).bfloat16().requires_grad_()
     dy = torch.randn(1, tokens, shape[1]).bfloat16()
-    ratios = [seconds(own, x, dy) / seconds(fast, x, dy) for _ in range(pairs + 1)][1:]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return {"lower_quartile": low, "median": median, "upper_quartile": high, "pairs": pairs}
+    return quartiles([seconds(own, x, dy) / seconds(fast, x, dy) for _ in range(pairs + 1)][1:])
 
 
 def main() -> None:
