@@ -46,19 +46,23 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def evaluate(folder: Path, output: str, *options: str) -> dict:
+def evaluate(folder: Path, output: str, *options: str) -> None:
     """Through the job, as launch/eval.py runs it."""
     from trex_ds.evaluation.benchmarks import run
 
     given = ["--tasks", TASKS, "--mirror", str(folder / "mirror"), "--output", str(folder / output), *options]
     run(parse(given, ""))
+
+
+def table(folder: Path, output: str) -> dict:
     return json.loads((folder / output / "table.json").read_text())
 
 
 def test_adapter_beside_its_base_on_one_rank_and_on_two(folder, tmp_path):
     options = ("--adapter", str(folder / "adapter"), "--batch_size", "3")
-    (one,) = run_ranks(1, tmp_path, evaluate, folder, "one", *options)
-    two, _ = run_ranks(2, tmp_path, evaluate, folder, "two", *options)
+    run_ranks(1, tmp_path, evaluate, folder, "one", *options)
+    run_ranks(2, tmp_path, evaluate, folder, "two", *options)
+    one, two = table(folder, "one"), table(folder, "two")
     assert one["rows"] == two["rows"]
     rows = {row["task"]: row for row in one["rows"]}
     assert {task: row["n"] for task, row in rows.items()} == {"boolq": 7, "winogrande": 5, "copa": 5}
@@ -78,8 +82,9 @@ def test_adapter_beside_its_base_on_one_rank_and_on_two(folder, tmp_path):
 
 def test_lora_and_bare_model(folder, tmp_path):
     options = ("--model", str(folder / "model"), "--dtype", "float32", "--limit", "2", "--num_fewshot", "1")
-    (lora,) = run_ranks(1, tmp_path, evaluate, folder, "lora_out", *options, "--lora", str(folder / "lora"))
-    (bare,) = run_ranks(1, tmp_path, evaluate, folder, "bare_out", *options)
+    run_ranks(1, tmp_path, evaluate, folder, "lora_out", *options, "--lora", str(folder / "lora"))
+    run_ranks(1, tmp_path, evaluate, folder, "bare_out", *options)
+    lora, bare = table(folder, "lora_out"), table(folder, "bare_out")
     for with_lora, without in zip(lora["rows"], bare["rows"], strict=True):
         assert with_lora["n"] == without["n"] == 2
         assert with_lora["base"] == without["value"]
