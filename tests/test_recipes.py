@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from trex_ds.config import read_recipe
 from trex_ds.modeling.embedded import SMOLLM2
-from trex_ds.tasks.harness_index import name_problem
+from trex_ds.tasks.harness_index import leaf_configs, name_problem
 from trex_ds.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -41,3 +43,33 @@ def test_paper_recipe_names_its_fourteen_tasks_and_bbh(monkeypatch):
     assert trained == PAPER
     assert others == {"bbh_zeroshot"}
     assert [name_problem(name) for name in trained | others] == [None] * 15
+    expanded = {name: leaf_configs(name) for name in trained | others}
+    several = {name: len(tasks) for name, tasks in expanded.items() if set(tasks) != {name}}
+    assert several == {"anli": 3, "mmlu": 57, "bbh_zeroshot": 27}
+    assert {task: y["output_type"] for tasks in expanded.values() for task, y in tasks.items()} == {
+        task: "generate_until" if "bbh" in task else "multiple_choice" for tasks in expanded.values() for task in tasks
+    }
+    # The mmlu splits that the recipe trains on are not those that lm-eval evaluates on or takes its shots from.
+    assert {(y["test_split"], y["fewshot_split"]) for y in expanded["mmlu"].values()} == {("test", "dev")}
+    (mmlu,) = [task for task in recipe.tasks if task.source == "lm_eval:mmlu"]
+    assert mmlu.options == {"training_split": "validation"}
+
+
+@pytest.mark.parametrize("name", ["paper_tasks", "real_tasks"])
+def test_best_adapter_is_chosen_on_held_out_examples_while_training(name, monkeypatch):
+    recipe = read(ROOT / "launch" / "recipes" / f"{name}.yaml", monkeypatch)
+    assert recipe.evaluation.every is not None
+    assert recipe.evaluation.every < (recipe.training.max_steps or 1000)
+    assert recipe.data.packing
+    assert {task.source.partition(":")[0] for task in recipe.tasks} == {"lm_eval"}
+
+
+def test_recipe_without_lm_eval_names_what_to_install():
+    given = ["launch/train.py", "--config", "launch/recipes/real_tasks.yaml", "--tasks", "[{source: 'lm_eval:boolq'}]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.without_lm_eval", *given], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "tasks.0.source: lm_eval:boolq needs lm-evaluation-harness" in done.stderr
+    assert "pip install 'trex_ds[eval]'" in done.stderr
+    assert "Traceback" not in done.stderr

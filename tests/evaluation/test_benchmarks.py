@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "adapter" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lora = get_peft_model(model.unload(), LoraConfig(init_lora_weights=False, target_modules="all-linear"))
     lora.save_pretrained(folder / "lora")
+    (folder / "runs").mkdir()
     return folder
 
 
@@ -114,11 +116,44 @@ def test_all_that_is_wrong_is_said_at_once(folder):
         (["--model", "{folder}/model", "--lora", "{folder}/adapter"], "holds a T-REX adapter; give it as --adapter"),
         (["--model", "{folder}/none"], "--model: '.*none' is neither an existing folder nor a hub id"),
         (["--adapter", "{folder}/none"], "--adapter: no folder '.*none'"),
+        (["--adapter", "{folder}"], "has no adapter_config.json.*; did you mean .*/adapter?"),
+        (["--model", "{folder}/model", "--lora", "{folder}/runs"], "has no adapter_config.json, adapter_model.*; copy"),
     ],
 )
 def test_wrong_models(folder, options, problem):
     with pytest.raises(ConfigError, match=problem):
         parse(["--tasks", "boolq", *(option.format(folder=folder) for option in options)], "")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--tasks", "piqa"], "the dataset 'baber/piqa' cannot be loaded from the hub: .*; check the connection"),
+        (["--tasks", "copa,copa_gone"], "has no task 'copa_gone'"),
+    ],
+)
+def test_what_only_loading_shows_is_no_traceback(folder, tmp_path, options, problem):
+    given = ["--model", str(folder / "model"), "--dtype", "float32", *options]
+    with pytest.raises(AssertionError, match=f"(?s)ConfigError: 1 problem found.*{problem}"):
+        run_ranks(1, tmp_path, evaluate, folder, "none", *given)
+
+
+def test_chat_template_that_is_not_there_is_said(folder, tmp_path):
+    plain = shutil.copytree(folder / "model", tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink()
+    given = ["--model", str(plain), "--dtype", "float32", "--apply_chat_template"]
+    with pytest.raises(AssertionError, match=r"--apply_chat_template: the tokenizer of '.*plain' has no chat template"):
+        run_ranks(1, tmp_path, evaluate, folder, "none", *given)
+
+
+def test_script_without_lm_eval_names_what_to_install(folder):
+    given = ["launch/eval.py", "--tasks", "boolq", "--model", str(folder / "model")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.without_lm_eval", *given], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "lm_eval:boolq needs lm-evaluation-harness, which is not installed: pip install" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_script_ends_with_code_2():

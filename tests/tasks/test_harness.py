@@ -5,12 +5,13 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.tasks import mirrors
-from trex_ds.tasks import Example, TaskConfig
-from trex_ds.tasks.harness import choose_documents, fingerprint, problems, read
+from trex_ds.tasks import Example, TaskConfig, harness_loading
+from trex_ds.tasks.harness import choose_documents, fingerprint, read
 from trex_ds.tasks.harness_loading import load_tasks
 
 
@@ -136,6 +137,16 @@ def test_what_the_mirror_lacks_comes_from_the_hub(mirror):
         load_tasks(["piqa"], mirror)
 
 
+def test_a_package_that_a_task_needs_is_not_called_bad_data(mirror, monkeypatch):
+    def load(names):
+        raise ModuleNotFoundError("No module named 'antlr4'")
+
+    monkeypatch.setattr(harness_loading, "manager", lambda name: SimpleNamespace(load=load))
+    message = "cannot set up the task: ModuleNotFoundError: No module named 'antlr4'; install the package it needs"
+    with pytest.raises(ValueError, match=f"lm_eval:boolq: lm-eval {message}"):
+        load_tasks(["boolq"], mirror)
+
+
 def test_one_task_twice_is_refused(tmp_path):
     choices = {"text": ["ice", "fire"], "label": ["A", "B"]}
     rows = [{"id": "x", "question": "What melts?", "choices": choices, "answerKey": "A"}]
@@ -208,11 +219,13 @@ def test_renderings_of_the_papers_other_tasks(tmp_path, name, hub_id, configs, e
         ("wikitext", {}, "measures the perplexity of whole texts"),
         ("mmlu", {}, r"train_examples: lm_eval:mmlu has no training split \(it has none for mmlu_abstract_algebra, .*"),
         ("boolq", {"options": {"training_spit": "x"}}, "no option 'training_spit'; did you mean training_split"),
+        ("", {}, "has no task ''; `lm-eval ls tasks` shows all"),
+        ("boolq", {"columns": {"prompt": "question"}}, "columns: has no effect with source lm_eval:boolq"),
         ("boolq", {"options": {"training_split": 3}}, "options: training_split must be the name of a split, got 3"),
     ],
 )
 def test_problems(name, settings, problem):
-    (found,) = problems(name, TaskConfig(f"lm_eval:{name}", **settings))
+    (found,) = TaskConfig(f"lm_eval:{name}", **settings).problems()
     assert re.search(problem, found)
 
 

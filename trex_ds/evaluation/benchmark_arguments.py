@@ -126,4 +126,9 @@ def _missing(option: str, folder: str, names: Sequence[str]) -> list[str]:
     if not Path(folder).is_dir():
         return [f"{option}: no folder {folder!r} in {Path.cwd()}"]
     missing = [name for name in names if not (Path(folder) / name).is_file()]
-    return [f"{option}: {folder} has no {', '.join(missing)}; copy it again from where it was saved"] if missing else []
+    if not missing:
+        return []
+    inner = Path(folder) / "adapter"  # where a training run's folder has it
+    meant = all((inner / name).is_file() for name in names)
+    hint = f"did you mean {inner}?" if meant else "copy it again from where it was saved"
+    return [f"{option}: {folder} has no {', '.join(missing)}; {hint}"]

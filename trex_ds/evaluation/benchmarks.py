@@ -12,6 +12,7 @@ import lm_eval
 import torch
 from lm_eval.utils import handle_non_serializable
 
+from trex_ds.config import ConfigError
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Estimate, estimate
@@ -55,11 +56,20 @@ def run(arguments: BenchmarkArguments) -> list[Row] | None:
 
     Returns:
         The table, on rank 0.
+
+    Raises:
+        ConfigError: tasks or their data cannot be loaded, or the tokenizer lacks what was asked for.
     """
     device = start_distributed(TIMEOUT_MINUTES)
     with naming_the_rank():
-        loaded = load_tasks(arguments.tasks, arguments.mirror)
+        try:
+            loaded = load_tasks(arguments.tasks, arguments.mirror)
+        except ValueError as error:
+            raise ConfigError([f"--tasks: {error}"]) from error
         model, tokenizer, scores = _load(arguments, device)
+        if arguments.apply_chat_template and tokenizer.chat_template is None:
+            name = tokenizer.name_or_path
+            raise ConfigError([f"--apply_chat_template: the tokenizer of {name!r} has no chat template; leave it out"])
         compared = arguments.base and (arguments.adapter or arguments.lora)
         results = _evaluate(model, tokenizer, scores, arguments, loaded, device)
         base = None

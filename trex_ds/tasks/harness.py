@@ -50,7 +50,7 @@ def problems(name: str, config: TaskConfig) -> list[str]:
 
 def unused(config: TaskConfig) -> list[str]:
     """Fields that have no effect."""
-    return ["evaluation_source", "evaluation_fraction"]
+    return ["evaluation_source", "evaluation_fraction", "columns"]
 
 
 def scorer(name: str, config: TaskConfig) -> None:

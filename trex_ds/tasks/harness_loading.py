@@ -57,9 +57,13 @@ def load_tasks(
             except _DatasetError:
                 raise
             except Exception as error:  # it renders each task's first document, by functions of the task's own
+                hint = (
+                    "install the package it needs, in the version it needs, or take another task"
+                    if isinstance(error, ImportError)
+                    else "the data may lack a field or have a label out of range"
+                )
                 raise ValueError(
-                    f"lm_eval:{name}: lm-eval cannot set up the task: {type(error).__name__}: {error}; "
-                    "the data may lack a field or have a label out of range"
+                    f"lm_eval:{name}: lm-eval cannot set up the task: {type(error).__name__}: {error}; {hint}"
                 ) from error
         for task, loaded in found["tasks"].items():
             if not isinstance(loaded, ConfigurableTask):
