@@ -10,10 +10,8 @@ on a shared machine mean little, so the result is the ratio of neighbouring step
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +22,9 @@ import torch
 from ratios import quartiles
 from transformers import TrainingArguments
 
-from trex_ds.config import read_recipe
+from trex_ds.config import read_recipe, to_dict
 from trex_ds.data import IGNORED_LABEL, Collator, PackedCollator, PackedSet, plan_rows
+from trex_ds.data.store import lengths
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.training.job import build_model
@@ -43,7 +42,7 @@ def padded(items: Sequence[Any], pad: int, micro_batch: int) -> Batches:
 
 
 def packed(items: Sequence[Any], pad: int, row_length: int, micro_batch: int, one_row: bool) -> Batches:
-    """Micro batches with about as many tokens as padded ones of the longest examples have."""
+    """Micro batches of at most as many rows as padded ones have."""
     rows = PackedSet(items, plan_rows([len(item["input_ids"]) for item in items], row_length, seed=0))
     collate = PackedCollator(pad, one_row)
     return [
@@ -76,7 +75,7 @@ def measure(recipe: Recipe, num_examples: int, rounds: int) -> dict[str, Any]:
     prepared = prepare(recipe, device)
     examples, pad = prepared.training_set, prepared.tokenizer.pad_token_id
     model = build_model(recipe, prepared.centroids).to(device).train()
-    arguments = TrainingArguments(tempfile.mkdtemp(), use_cpu=device.type == "cpu", report_to="none")
+    arguments = TrainingArguments(recipe.output_dir, use_cpu=device.type == "cpu", report_to="none")
     step = make_step(TRexTrainer(model=model, args=arguments))
     micro_batch, one_row = recipe.training.micro_batch_size, "flash" in recipe.model.attention
     ways: dict[str, Callable[[Sequence[Any]], Batches]] = {
@@ -97,8 +96,10 @@ def measure(recipe: Recipe, num_examples: int, rounds: int) -> dict[str, Any]:
             shapes[way] += sum(batch["input_ids"].numel() for batch in batches), len(batches)
             seconds[way].append(step(batches))
     speedups = [a / b for a, b in zip(seconds["padded"], seconds["packed"], strict=True)]
+    whole = plan_rows(lengths(prepared.store.train), recipe.data.max_length, recipe.seed)
     return {
         "speedup_of_packing": quartiles(speedups),
+        "all_training_examples": {"examples": len(whole.items), "rows": len(whole), "fill_rate": whole.fill_rate},
         "examples": {"mean_tokens": sum(real) / rounds / num_examples, "a_step": num_examples},
         **{
             way: {
@@ -118,9 +119,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/packing.json"))
     given, rest = parser.parse_known_args()
     recipe = read_recipe(Recipe, rest, __doc__ or "")
+    described = to_dict(recipe)
+    described["data"]["mirror"] = None  # where the data lay says nothing of it
     result = {
         "what": "steps of one process on the same examples, padded and packed; one round gives one ratio",
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": described,
         **measure(recipe, given.examples, given.rounds),
         "environment": describe_environment(),
     }

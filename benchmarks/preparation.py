@@ -18,6 +18,7 @@ import yaml
 
 from trex_ds.files import atomic_path
 
+SEED = 0
 TASKS = {
     "syllogism": {},
     "letter_counting": {"min_words": 5, "max_words": 10},
@@ -29,12 +30,12 @@ TASKS = {
 def prepare(num_examples: int, ranks: int) -> dict[str, Any]:
     """The report of launch/prepare.py on this many examples."""
     with tempfile.TemporaryDirectory() as folder:
-        share = num_examples // len(TASKS)
+        counts = {"train_examples": num_examples // len(TASKS), "evaluation_examples": 10}
         recipe = {
             "output_dir": f"{folder}/run",
+            "seed": SEED,
             "tasks": [
-                {"source": f"gym:{name}", "train_examples": share, "evaluation_examples": 10, "options": options}
-                for name, options in TASKS.items()
+                {"source": f"gym:{name}", "options": options, "seed": SEED, **counts} for name, options in TASKS.items()
             ],
             "data": {"cache": f"{folder}/cache", "max_length": 256, "system_prompt": "Answer briefly."},
         }
@@ -57,6 +58,7 @@ def main() -> None:
         "what": "launch/prepare.py on procedural examples, stages as on rank 0; peak_mib is of the process so far",
         "ranks": given.ranks,
         "tasks": TASKS,
+        "seed": SEED,
         "corpora": {size: report["stages"] for size, report in reports.items()},
         "environment": reports[given.sizes[-1]]["environment"],
     }

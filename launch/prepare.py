@@ -6,7 +6,7 @@ what each stage cost. --show N prints N training and N evaluation examples of ea
 
 import argparse
 
-from trex_ds.config import read_recipe, run_or_exit
+from trex_ds.config import ConfigError, read_recipe, run_or_exit
 from trex_ds.training.processes import check_processes_fit
 
 
@@ -16,6 +16,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--show", type=int, default=0)
     arguments, rest = parser.parse_known_args()
+    if arguments.show < 0:
+        raise ConfigError([f"--show: must be at least 0, got {arguments.show} (command line)"])
 
     from trex_ds.training.recipe import Recipe
 
