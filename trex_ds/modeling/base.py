@@ -9,6 +9,8 @@ import torch
 
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
+from trex_ds.modeling.piecewise import load_in_4bit, weights_problem
+from trex_ds.modeling.quantized import quantization_problem
 from trex_ds.products import use_float32_products
 
 
@@ -22,11 +24,22 @@ class ModelConfig:
     """Hub branch, tag or commit."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the weights and of the computation."""
+    quantization: str | None = None
+    """nf4: the linears' weights in 4 bits (double quantisation), computed with in `dtype`; null: all in `dtype`."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation."""
 
     def problems(self) -> list[str]:
-        """A model that is not there."""
+        """A model that is not there, or cannot be quantised."""
+        found = self._name_problems()
+        if self.quantization is not None:
+            problem = quantization_problem(self.quantization)
+            if problem is None and not found and Path(self.name).is_dir():
+                problem = weights_problem(Path(self.name))
+            found += [f"quantization: {problem}"] if problem else []
+        return found
+
+    def _name_problems(self) -> list[str]:
         if self.name.startswith(SCHEME):
             problem = embedded_problem(self.name)
             return [f"name: {problem}"] if problem else []
@@ -86,12 +99,13 @@ def load_base_model(config: ModelConfig) -> Any:
     """The base model, frozen. Sharded while it loads if a ZeRO-3 TrainingArguments is alive."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        model_location(config.name),
-        revision=config.revision,
-        dtype=config.torch_dtype,
-        attn_implementation=config.attention,
-    )
+    location = model_location(config.name)
+    if config.quantization is not None:
+        model = load_in_4bit(location, config.revision, config.torch_dtype, config.attention)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            location, revision=config.revision, dtype=config.torch_dtype, attn_implementation=config.attention
+        )
     model.config.use_cache = False  # training recomputes; generate asks for its cache itself
     use_float32_products(model)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous_input)

@@ -1,0 +1,159 @@
+"""Loading a base model in 4 bits one tensor at a time, sharded by ZeRO-3 as it comes.
+
+transformers loads a quantised model whole on every rank before DeepSpeed shards it. Here rank 0 alone reads,
+one tensor at a time; it quantises the linears' weights, and DeepSpeed hands every rank its shard of each
+before the next is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trex_ds.distributed import rank
+from trex_ds.modeling.quantized import Linear4bit, pack
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attention: str) -> Any:
+    """A causal language model whose linears, but for the output head, are in nf4; frozen, in evaluation mode.
+
+    Sharded if a ZeRO-3 TrainingArguments is alive; else every process reads and quantises it for itself.
+
+    Args:
+        location: a folder, or a hub id.
+        revision: of the hub id.
+        dtype: of all that is not in 4 bits, and of the computation.
+        attention: transformers' name of the attention.
+
+    Raises:
+        ValueError: if the weights are no safetensors, are quantised already, or do not fit the model.
+    """
+    from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
+
+    folder = _weights_folder(location, revision)
+    if problem := weights_problem(folder):
+        raise ValueError(problem)
+    model = _skeleton(folder, dtype, attention)
+    ds_config = deepspeed_config() if is_deepspeed_zero3_enabled() else None
+    read = _reader(_files_of(folder, model), dtype)
+    shard = _sharder(ds_config)
+    made: dict[int, nn.Parameter] = {}
+    for path, module in list(model.named_modules()):
+        for name, empty in list(module.named_parameters(recurse=False)):
+            if id(empty) not in made:
+                full = f"{path}.{name}" if path else name
+                packed = isinstance(module, Linear4bit) and name == "weight"
+                if ds_config is None or rank() == 0:
+                    tensor = read(full)
+                    tensor = pack(tensor, dtype) if packed else tensor
+                    assert tensor.shape == empty.shape, (full, tensor.shape, empty.shape)
+                else:
+                    tensor = torch.empty_like(empty, device=_device())
+                made[id(empty)] = nn.Parameter(tensor, requires_grad=False)
+                shard(made[id(empty)])
+            setattr(module, name, made[id(empty)])
+    return model.eval()
+
+
+def weights_problem(folder: Path) -> str | None:
+    """Why a saved model cannot be loaded in 4 bits, and what to do instead; None if nothing is seen to be wrong."""
+    quantized = json.loads((folder / "config.json").read_text()).get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method", "unknown method")
+        return f"the weights in {str(folder)!r} are quantised already ({method}); name the original model"
+    if not any((folder / name).is_file() for name in (_INDEX, _SINGLE)):
+        return (
+            f"nf4 is made from safetensors, but {str(folder)!r} holds no {_SINGLE} (nor an index of several); save the "
+            "model as safetensors, or use null"
+        )
+    return None
+
+
+def _weights_folder(location: str, revision: str | None) -> Path:
+    if Path(location).is_dir():
+        return Path(location)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(location, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+
+
+def _skeleton(folder: Path, dtype: torch.dtype, attention: str) -> Any:
+    """The model without weights: parameters on the meta device, buffers (rotary frequencies) computed."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.modeling_utils import set_zero3_state
+
+    config = AutoConfig.from_pretrained(folder)
+    # Without set_zero3_state transformers would have DeepSpeed shard the empty parameters too.
+    with init_empty_weights(include_buffers=False), set_zero3_state():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    model.tie_weights()
+    head = model.get_output_embeddings()
+    for path, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            model.set_submodule(path, Linear4bit(module))
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def _files_of(folder: Path, model: Any) -> dict[str, Path]:
+    """Where each tensor of the model lies."""
+    from safetensors import safe_open
+
+    index = folder / _INDEX
+    if index.is_file():
+        found = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+    else:
+        with safe_open(folder / _SINGLE, framework="pt") as tensors:
+            found = dict.fromkeys(tensors.keys(), folder / _SINGLE)
+    wanted = [name for name, _ in model.named_parameters()]  # a tied tensor under its first name alone
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(
+            f"{str(folder)!r} lacks {len(missing)} tensors of a {type(model).__name__}, {missing[0]} for one; where "
+            "transformers renames or merges tensors as it loads them, use model.quantization: null"
+        )
+    return found
+
+
+def _reader(files: dict[str, Path], dtype: torch.dtype) -> Callable[[str], Tensor]:
+    from safetensors import safe_open
+
+    device = _device()
+
+    def read(name: str) -> Tensor:
+        # Opened for each tensor: mapped pages are given back when it is closed.
+        with safe_open(files[name], framework="pt") as tensors:
+            return tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)
+
+    return read
+
+
+def _sharder(ds_config: dict[str, Any] | None) -> Callable[[nn.Parameter], object]:
+    """What has DeepSpeed keep this rank's shard of a parameter, all of which rank 0 holds."""
+    if ds_config is None:
+        return lambda parameter: None
+    import deepspeed
+
+    first: list[nn.Parameter] = []
+
+    def shard(parameter: nn.Parameter) -> None:
+        if first:
+            first[0].convert_to_zero_parameters(param_list=[parameter])
+        else:
+            deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=ds_config)
+            first.append(parameter)
+
+    return shard
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
