@@ -1,6 +1,15 @@
 """Base models and tokenizers."""
 
 from trex_ds.modeling.base import ModelConfig, fetch_base_model, load_base_model, load_tokenizer, model_location
+from trex_ds.modeling.quantized import Linear4bit
 from trex_ds.modeling.zero3 import whole_weights
 
-__all__ = ["ModelConfig", "fetch_base_model", "load_base_model", "load_tokenizer", "model_location", "whole_weights"]
+__all__ = [
+    "Linear4bit",
+    "ModelConfig",
+    "fetch_base_model",
+    "load_base_model",
+    "load_tokenizer",
+    "model_location",
+    "whole_weights",
+]

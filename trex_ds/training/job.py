@@ -19,6 +19,8 @@ from trex_ds.tracking import Tracker
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
+from trex_ds.training.memory import BASE
+from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
@@ -74,15 +76,17 @@ def build_model(recipe: Recipe, centroids: Centroids) -> Any:
 
 def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device, started: float) -> Summary:
     arguments = _training_arguments(recipe)
+    output = Path(recipe.output_dir)
+    memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
     model = build_model(recipe, prepared.centroids)
+    roles = memory.take("after loading", model, 0).roles
+    base_parameters = roles[BASE].parameters
+    trainable = sum(share.parameters for role, share in roles.items() if role != BASE)
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
-    trainable = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
-    total = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    tracker.log_params({"trainable_parameters": trainable, "base_parameters": total - trainable})
+    tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
     tracker.set_tags({"method": "trex", "model": recipe.model.name})
-    output = Path(recipe.output_dir)
 
     measurements = Measurements(recipe, prepared, tracker, model, device)
     rates: list[float] = []
@@ -97,7 +101,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         train_dataset=prepared.training_set,
         data_collator=prepared.collator,
         processing_class=prepared.tokenizer,
-        callbacks=[JobCallback(measurements, recipe.evaluation.every, report)],
+        callbacks=[JobCallback(measurements, recipe.evaluation.every, report, memory)],
     )
     measurements.trainer = trainer
     trainer.train(resume_from_checkpoint=recipe.training.resume or None)
@@ -111,7 +115,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         base=Evaluation.load(output / "evaluation_base.json"),
         adapted=adapted,
         trainable_parameters=trainable,
-        base_parameters=total - trainable,
+        base_parameters=base_parameters,
         tokens_per_second=statistics.median(rates) if rates else math.nan,
         seconds=time.perf_counter() - started,
         adapter=adapter,

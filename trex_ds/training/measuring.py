@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class Measurements:
         self, questions: Any, step: int, prefix: str, file: str, description: str, use_adapter: bool = True
     ) -> Evaluation:
         config = self._recipe.evaluation
+        started = time.perf_counter()
         assert self.trainer is not None
         with whole_weights(self.trainer.model_wrapped) if config.gather_weights else nullcontext():
             result = evaluate(
@@ -86,7 +88,7 @@ class Measurements:
             )
         on_rank_zero(lambda: result.save(self._output / f"evaluation_{file}.json"))
         self._tracker.log_metrics(result.metrics(prefix), step)
-        self.trainer.reset_token_clock()
+        self.trainer.leave_out(time.perf_counter() - started)
         return result
 
     def _read_best(self) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from transformers import Trainer, TrainerCallback
 
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import sum_over_ranks
+from trex_ds.training.memory import reset_peak
 
 if TYPE_CHECKING:
     from trex_ds.training.measuring import Measurements
+    from trex_ds.training.memory_record import MemoryRecord
 
 
 class TRexTrainer(Trainer):
@@ -72,6 +74,10 @@ class TRexTrainer(Trainer):
         self._token_counts.zero_()
         self._counting_since = time.perf_counter()
 
+    def leave_out(self, seconds: float) -> None:
+        """Count tokens per second without `seconds` of this interval, in which there was no training."""
+        self._counting_since += seconds
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tokens per second over all ranks to the step logs; called on every rank."""
         if "loss" in logs:
@@ -92,20 +98,30 @@ class JobCallback(TrainerCallback):
         measurements: Measurements,
         every: int | None,
         report: Callable[[dict[str, float], int], None],
+        memory: MemoryRecord,
     ):
         self.measurements = measurements
         self.every = every
         self.report = report
+        self.memory = memory
+        self._first_step: int | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the base model, on the prepared (sharded) model, before the first step."""
         assert self.measurements.trainer is not None
         if state.global_step == 0:
             self.measurements.base()
+        reset_peak()  # answering with whole weights takes more than training
+        self._first_step = state.global_step + 1
         self.measurements.trainer.reset_token_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure every N steps; the last step is measured by the job."""
+        if state.global_step == self._first_step:
+            assert self.measurements.trainer is not None
+            engine = self.measurements.trainer.model_wrapped
+            optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)  # ZeRO wraps torch's
+            self.memory.take("after the first step", engine.module, state.global_step, optimizer)
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self.measurements.held_out(state.global_step)
 

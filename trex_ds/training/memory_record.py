@@ -1,0 +1,89 @@
+"""Shows what each rank holds, after loading and after the first step, wherever a job reports to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from trex_ds.distributed import agree, on_rank_zero, rank
+from trex_ds.environment import describe_environment
+from trex_ds.files import atomic_path
+from trex_ds.tracking import Tracker
+from trex_ds.training.memory import Held, check_sharded, held_by_all_ranks, reset_peak
+
+MEMORY_FILE = "memory.json"
+_MOST_COLUMNS = 8
+
+
+class MemoryRecord:
+    """Prints, tracks and writes to `folder`/memory.json what each rank holds; `take` is a collective."""
+
+    def __init__(self, folder: Path, tracker: Tracker, sharded: bool):
+        self._folder = folder
+        self._tracker = tracker
+        self._sharded = sharded
+        self._moments: dict[str, list[Held]] = {}
+        reset_peak()
+
+    def take(self, moment: str, model: nn.Module, step: int, optimizer: Any = None) -> Held:
+        """Record one moment of the job, with the peak since the last one; what this rank holds.
+
+        Raises:
+            RuntimeError: under ZeRO-3, where a rank holds more of the base model than its part.
+        """
+        ranks = held_by_all_ranks(model, optimizer)
+        self._moments[moment] = ranks
+        self._tracker.log_metrics(memory_metrics(ranks, moment), step)
+        on_rank_zero(self._save)
+        if rank() == 0:
+            Console(soft_wrap=True).print(memory_table(ranks, moment))
+        error = None
+        try:
+            if self._sharded:
+                check_sharded(model)
+        except RuntimeError as found:
+            error = found
+        agree(error)
+        reset_peak()
+        return ranks[rank()]
+
+    def _save(self) -> None:
+        content = {moment: [asdict(held) for held in ranks] for moment, ranks in self._moments.items()}
+        with atomic_path(self._folder / MEMORY_FILE) as temporary:
+            temporary.write_text(json.dumps(content | {"environment": describe_environment()}, indent=1))
+
+
+def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:
+    """For a tracker: the most that a rank holds of each role and of optimizer states, and its peak; bytes."""
+    name = moment.replace(" ", "_")
+    most = {role.replace(" ", "_"): max(h.roles[role].held_bytes for h in ranks) for role in ranks[0].roles}
+    most |= {"optimizer": max(h.optimizer_bytes for h in ranks), "peak": max(h.peak_bytes for h in ranks)}
+    return {f"memory/{name}/{part}_bytes": value for part, value in most.items()}
+
+
+def memory_table(ranks: Sequence[Held], moment: str) -> Table:
+    """Bytes by role and rank; of many ranks the least and the most."""
+    table = Table(title=f"What each rank holds {moment}, in bytes", title_justify="left")
+    few = len(ranks) <= _MOST_COLUMNS
+    table.add_column("role")
+    columns = [f"rank {held.rank}" for held in ranks] if few else ["least of a rank", "most of a rank"]
+    for name in ("parameters", "all of it", *columns):
+        table.add_column(name, justify="right")
+
+    def row(role: str, whole: Sequence[str], held: Sequence[int]) -> None:
+        table.add_row(role, *whole, *[f"{value:,}" for value in (held if few else (min(held), max(held)))])
+
+    for role, share in ranks[0].roles.items():
+        whole = (f"{share.parameters:,}", f"{share.stored_bytes:,}")
+        row(role, whole, [held.roles[role].held_bytes for held in ranks])
+    if any(held.optimizer_bytes for held in ranks):
+        row("optimizer", ("", ""), [held.optimizer_bytes for held in ranks])
+    row("peak memory", ("", ""), [held.peak_bytes for held in ranks])
+    return table
