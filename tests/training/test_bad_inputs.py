@@ -35,6 +35,7 @@ def read(file: Path, *arguments: str) -> Recipe:
         (["--adapter.num_clusters", "7"], ["num_clusters is 7", "is 6", "'mapped' takes any number"]),
         (["--training.deepspeed", "none.json"], ["training.deepspeed", "no file 'none.json'"]),
         (["--model.dtype", "bfloat16"], ["training.deepspeed", "bf16.enabled: false", "bfloat16"]),
+        (["--model.quantization", "int8"], ["model.quantization", "bitsandbytes issue 1451", "use nf4"]),
         (["--training.resume", "true"], ["training.resume", "no checkpoint"]),
         (["--intuition.centroids", "/nowhere"], ["intuition.centroids", "no centroids at /nowhere"]),
         (["--tracking.uri", "htp://host"], ["tracking.uri", "did you mean http"]),
@@ -66,6 +67,24 @@ def test_deepspeed_configuration_that_could_not_save(tmp_path):
     del config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"]
     (tmp_path / "zero3.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="stage3_gather_16bit_weights_on_model_save"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fp16": {"enabled": True}}, "enables fp16; models are trained in bf16 or float32"),
+        (
+            {"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "/no/disk"}}},
+            "zero_optimization.offload_param.nvme_path: '/no/disk', which is not a folder",
+        ),
+    ],
+)
+def test_deepspeed_configuration_that_cannot_run(tmp_path, change, message):
+    file = write_recipe(tmp_path)
+    config = json.loads((tmp_path / "zero3.json").read_text())
+    (tmp_path / "zero3.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ConfigError, match=message):
         read(file)
 
 

@@ -103,7 +103,18 @@ class TrainingConfig:
             config = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             return [f"deepspeed: {self.deepspeed} is not JSON: line {error.lineno}: {error.msg}"]
+        if config.get("fp16", {}).get("enabled"):
+            return [
+                f"deepspeed: {self.deepspeed} has fp16 enabled; models are trained in bf16 or float32 here: remove it"
+            ]
         zero = config.get("zero_optimization", {})
+        for part in ("offload_param", "offload_optimizer"):
+            folder = zero.get(part, {}).get("nvme_path")
+            if zero.get(part, {}).get("device") == "nvme" and not (folder and Path(folder).is_dir()):
+                return [
+                    f"deepspeed: {self.deepspeed} has zero_optimization.{part}.nvme_path: {folder!r}, which is not a "
+                    "folder of this machine; write the folder of a local disk there"
+                ]
         if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
             return [
                 f"deepspeed: {self.deepspeed} needs zero_optimization.stage3_gather_16bit_weights_on_model_save: true; "
