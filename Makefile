@@ -1,6 +1,6 @@
 # make quickstart   fresh machine -> environment -> the main job on an embedded default -> a table of results
 # make test         fresh machine -> environment -> the test suite
-# make check        lint, formatting and types
+# make check        lint, formatting and types; Dockerfiles, compose files and shell scripts
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -38,6 +38,9 @@ check: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile docker/mlflow.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.two_nodes.yaml
+	$(BIN)/shellcheck .ci/run $(wildcard launch/slurm/*.sbatch)
 
 clean:
 	rm -rf $(VENV) runs mlflow.db mlartifacts

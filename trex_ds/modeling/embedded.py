@@ -68,6 +68,7 @@ def _gguf_file() -> Path:
 def _convert(source: Path, folder: Path) -> None:
     import gguf
     import torch
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # Reading a file's header takes gguf seconds, and transformers asks for it four times.
@@ -78,11 +79,14 @@ def _convert(source: Path, folder: Path) -> None:
     config = type(loaded.config).from_dict(
         {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     )
+    config.architectures = [type(loaded).__name__]
     config.dtype = torch.bfloat16
-    with torch.device("meta"):
-        model = type(loaded)(config)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
-    model.load_state_dict(weights, assign=True)
-    model.tie_weights()
-    model.save_pretrained(folder)
+    if config.tie_word_embeddings:
+        del weights["lm_head.weight"]
+    # Not the model's save_pretrained: in a job it writes on rank 0 alone, and any rank may be the one that converts.
+    folder.mkdir()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    loaded.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
