@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ from trex_ds.modeling import ModelConfig, load_base_model
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 
 
-def convert_on_the_last_rank() -> Path | None:
+def convert_on_the_last_rank(cache: Path) -> Path | None:
+    os.environ["TREX_DS_CACHE"] = str(cache)
     dist.init_process_group("gloo")
     folder = embedded_model_folder(SMOLLM2) if dist.get_rank() == 1 else None
     dist.barrier()
@@ -19,7 +21,7 @@ def convert_on_the_last_rank() -> Path | None:
 
 def test_any_rank_can_be_the_one_that_converts(tmp_path, monkeypatch):
     monkeypatch.setenv("TREX_DS_CACHE", str(tmp_path / "cache"))
-    _, folder = run_ranks(2, tmp_path, convert_on_the_last_rank)
+    _, folder = run_ranks(2, tmp_path, convert_on_the_last_rank, tmp_path / "cache")
     assert folder == embedded_model_folder(SMOLLM2)
     model = load_base_model(ModelConfig(name=SMOLLM2))
     assert model.config.architectures == ["LlamaForCausalLM"]

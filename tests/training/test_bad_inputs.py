@@ -73,7 +73,7 @@ def test_deepspeed_configuration_that_could_not_save(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fp16": {"enabled": True}}, "enables fp16; models are trained in bf16 or float32"),
+        ({"fp16": {"enabled": True}}, "has fp16 enabled; models are trained in bf16 or float32"),
         (
             {"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "/no/disk"}}},
             "zero_optimization.offload_param.nvme_path: '/no/disk', which is not a folder",
