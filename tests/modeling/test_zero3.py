@@ -6,35 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
-from torch import nn
 
 from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from trex_ds import TRexConfig
-from trex_ds.modeling import ModelConfig, load_base_model, persistence_threshold, whole_weights
+from trex_ds.modeling import ModelConfig, load_base_model, whole_weights
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
 SCORES = torch.linspace(-1, 1, 6).view(1, 6)
 IDS = torch.tensor([[1, 5, 9, 3, 7]])
-
-
-def model_of(frozen: list[int], trained: list[int]) -> nn.Module:
-    model = nn.ParameterList([nn.Parameter(torch.zeros(size), requires_grad=False) for size in frozen])
-    model.extend([nn.Parameter(torch.zeros(size)) for size in trained])
-    return model
-
-
-@pytest.mark.parametrize(
-    ("frozen", "trained", "threshold"),
-    [
-        ([10_000, 40], [1, 300, 50], 300),  # norms stay whole too
-        ([10_000, 200], [1, 300, 50], 50),  # 300 would leave 2% of the base whole
-        ([1_000, 1_000], [2_000, 3], 3),
-        ([10, 10], [20, 30], 0),
-    ],
-)
-def test_threshold_is_the_largest_adapter_tensor_that_leaves_the_base_sharded(frozen, trained, threshold):
-    assert persistence_threshold(model_of(frozen, trained)) == threshold
 
 
 def test_whole_weights_leave_a_plain_model_alone(base):

@@ -28,7 +28,7 @@ CHECKPOINTED = {
     "training__micro_batch_size": 1,
     "training__gradient_accumulation_steps": 2,
     "training__gradient_checkpointing": True,
-    "training__deepspeed": "auto.json",
+    "training__deepspeed": "defaults.json",
     "evaluation__gather_weights": True,
     "evaluation__batch_size": 5,
     "evaluation__every": 2,
@@ -112,10 +112,10 @@ def together(folder, data) -> list[list[dict[str, Any]]]:
     text = sharded.read_text().replace("timeout_minutes: 2", "timeout_minutes: 2\n  resume: true")
     resumed = folder / "resumed.yaml"
     resumed.write_text(text)
-    # As in ds_configs/: what is small stays whole, and gathered weights are kept for a while.
-    kept = {"stage": 3, "stage3_param_persistence_threshold": "auto", "stage3_gather_16bit_weights_on_model_save": True}
-    (folder / "auto.json").write_text(json.dumps({**ZERO3, "zero_optimization": kept}))
-    paths = {"output_dir": str(folder / "checkpointed"), "training__deepspeed": str(folder / "auto.json")}
+    # DeepSpeed's defaults: what is small stays whole, and gathered weights are kept for a while.
+    kept = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    (folder / "defaults.json").write_text(json.dumps({**ZERO3, "zero_optimization": kept}))
+    paths = {"output_dir": str(folder / "checkpointed"), "training__deepspeed": str(folder / "defaults.json")}
     checkpointed = write_job(folder, data, **{**CHECKPOINTED, **paths})
     return run_ranks(2, folder, jobs_of_two_ranks, sharded, checkpointed, resumed, data == MIXTURE)
 

@@ -2,7 +2,7 @@
 
 from trex_ds.modeling.base import ModelConfig, fetch_base_model, load_base_model, load_tokenizer, model_location
 from trex_ds.modeling.quantized import Linear4bit
-from trex_ds.modeling.zero3 import persistence_threshold, whole_weights
+from trex_ds.modeling.zero3 import whole_weights
 
 __all__ = [
     "Linear4bit",
@@ -11,6 +11,5 @@ __all__ = [
     "load_base_model",
     "load_tokenizer",
     "model_location",
-    "persistence_threshold",
     "whole_weights",
 ]

@@ -36,18 +36,3 @@ def whole_weights(engine: Any) -> Iterator[None]:
             yield
         finally:
             offload.setup_zero_stage3_hooks()
-
-
-def persistence_threshold(model: Any, most_of_base: float = 0.01) -> int:
-    """The size in elements up to which ZeRO-3 should leave parameters whole on every rank.
-
-    Gathering a small tensor costs as much time as a large one, and an adapter has several at each linear. So
-    it is the size of the adapter's largest tensor, but where that would leave more than `most_of_base` of a
-    (small) base model whole too, that of the largest tensor with which it does not.
-    """
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    frozen = [size for size, trained in sizes if not trained]
-    for threshold in sorted({size for size, trained in sizes if trained}, reverse=True):
-        if sum(size for size in frozen if size <= threshold) <= most_of_base * sum(frozen):
-            return threshold
-    return 0

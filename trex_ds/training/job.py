@@ -14,7 +14,7 @@ from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
-from trex_ds.modeling import load_base_model, persistence_threshold
+from trex_ds.modeling import load_base_model
 from trex_ds.tracking import Tracker
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
@@ -79,9 +79,6 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     output = Path(recipe.output_dir)
     memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
     model = build_model(recipe, prepared.centroids)
-    arguments.hf_deepspeed_config.fill_only(
-        "zero_optimization.stage3_param_persistence_threshold", persistence_threshold(model)
-    )
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
     trainable = sum(share.parameters for role, share in roles.items() if role != BASE)
