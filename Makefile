@@ -1,6 +1,7 @@
 # make quickstart   fresh machine -> environment -> the main job on an embedded default -> a table of results
 # make test         fresh machine -> environment -> the test suite
 # make check        lint, formatting and types; Dockerfiles, compose files and shell scripts
+# make gpu-check    on a machine with a GPU: equality tests and short trainings on it
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -14,7 +15,7 @@ export TOKENIZERS_PARALLELISM = false
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check environment clean
+.PHONY: quickstart test check gpu-check environment clean
 
 environment: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ check: environment
 	$(BIN)/hadolint docker/Dockerfile docker/mlflow.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.two_nodes.yaml
 	$(BIN)/shellcheck .ci/run $(wildcard launch/slurm/*.sbatch)
+
+gpu-check: environment
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) runs mlflow.db mlartifacts
