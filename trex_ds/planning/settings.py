@@ -1,0 +1,85 @@
+"""A DeepSpeed configuration file as the plan needs it: defaults filled in as DeepSpeed and transformers do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
+
+from trex_ds.config import ConfigError
+
+PLANNED_STAGES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class ZeroSettings:
+    """One way to shard."""
+
+    file: str
+    """As a recipe's training.deepspeed names it."""
+    bf16: bool
+    zero: DeepSpeedZeroConfig
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 weights too."""
+        return int(self.zero.stage)
+
+    @property
+    def weights_on(self) -> str:
+        """Where a rank's shard of the weights lies between uses: device, cpu or nvme."""
+        return _device(self.zero.offload_param) if self.stage == 3 else "device"
+
+    @property
+    def optimizer_on(self) -> str:
+        """Where optimizer states lie: device, cpu or nvme."""
+        return _device(self.zero.offload_optimizer)
+
+
+def read_settings(file: str, hidden_size: int) -> ZeroSettings:
+    """Read a DeepSpeed configuration; sizes that are "auto" follow the model's width, as transformers fills them.
+
+    Raises:
+        ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
+    """
+    config = json.loads(Path(file).read_text())
+    zero = dict(config.get("zero_optimization", {}))
+    automatic = {
+        "reduce_bucket_size": hidden_size**2,
+        "stage3_prefetch_bucket_size": int(0.9 * hidden_size**2),
+        "stage3_param_persistence_threshold": 10 * hidden_size,
+    }
+    for name, value in automatic.items():
+        if zero.get(name) == "auto":
+            zero[name] = value
+    try:
+        parsed = DeepSpeedZeroConfig(**zero)
+    except ValueError as error:
+        raise ConfigError([f"training.deepspeed: {file}: {error}"]) from None
+    if int(parsed.stage) not in PLANNED_STAGES:
+        raise ConfigError([f"training.deepspeed: {file} has ZeRO stage {int(parsed.stage)}; a plan knows 1, 2 and 3"])
+    return ZeroSettings(file, bool(config.get("bf16", {}).get("enabled")), parsed)
+
+
+def alternatives(file: str, bf16: bool, hidden_size: int) -> list[ZeroSettings]:
+    """The settings of `file` and of its neighbours with the same type of numbers, `file` first."""
+    others = sorted(str(path) for path in Path(file).parent.glob("*.json") if path != Path(file))
+    found = [read_settings(file, hidden_size)]
+    for other in others:
+        try:
+            settings = read_settings(other, hidden_size)
+        except (ConfigError, ValueError):
+            continue  # not what the recipe asks for, so no error of it
+        if settings.bf16 == bf16:
+            found.append(settings)
+    return found
+
+
+def _device(offload: Any) -> str:
+    if offload is None or offload.device == OffloadDeviceEnum.none:
+        return "device"
+    return str(offload.device.value)
