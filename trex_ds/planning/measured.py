@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -75,17 +77,21 @@ class _CountingTrainer(TRexTrainer):
             return super().training_step(model, inputs, *args, **kwargs)
         engine = self.model_wrapped
         self.counted |= _held(engine)
-        with LiveBytes() as self._tracker, _counting_collectives() as sent:
-            step = engine.step
+        gc.collect()
+        with LiveBytes() as tracker, _counting_collectives() as sent:
+            self._tracker, step = tracker, engine.step
 
             def counted_step(*args: Any, **kwargs: Any) -> Any:
-                assert self._tracker is not None
-                self.counted["peak of a pass"] = self._tracker.take_peak()
-                self.counted |= {f"{k} of a pass": v for k, v in sent.items()}
-                sent.clear()
+                self.counted["peak of a pass"] = tracker.take_peak()
+                self.counted |= {
+                    "gather bytes": sent.gathered,
+                    "gathers": sent.gathers,
+                    "reduce bytes": sent.reduced,
+                }
+                sent.reset()
                 result = step(*args, **kwargs)
-                self.counted["peak of the optimizer"] = self._tracker.take_peak()
-                self.counted |= {f"{k} of the optimizer": v for k, v in sent.items()}
+                self.counted["peak of the optimizer"] = tracker.take_peak()
+                self.counted |= {"step bytes": sent.gathered, "step gathers": sent.gathers}
                 return result
 
             with mock.patch.object(engine, "step", counted_step):
@@ -156,28 +162,41 @@ def _tensors(value: Any) -> list[Tensor]:
     return [t for t in (value if isinstance(value, list | tuple) else [value]) if torch.is_tensor(t)]
 
 
+@dataclass
+class _Sent:
+    """Bytes that leave this rank in rings, and collectives."""
+
+    gathered: int = 0
+    gathers: int = 0
+    reduced: int = 0
+
+    def reset(self) -> None:
+        self.gathered = self.gathers = self.reduced = 0
+
+
 @contextmanager
-def _counting_collectives() -> Iterator[dict[str, int]]:
-    """Bytes that leave this rank in DeepSpeed's collectives, rings assumed, and how many there are, by kind."""
-    sent: dict[str, int] = {}
-    others = world_size() - 1
+def _counting_collectives() -> Iterator[_Sent]:
+    """Count what DeepSpeed sends in the block."""
+    from deepspeed.comm.torch import TorchBackend
+
+    sent, world = _Sent(), world_size()
 
     def wrapped(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            # The largest is what all ranks together have: the output of a gather, the input of a reduction.
-            whole = max(sum(t.nbytes for t in _tensors(a)) for a in (*args, *kwargs.values()) if _tensors(a))
-            passes = 2 if name == "all_reduce" else 1
-            sent[f"{name} bytes"] = sent.get(f"{name} bytes", 0) + passes * whole * others // (others + 1)
-            sent[f"{name} calls"] = sent.get(f"{name} calls", 0) + 1
+            # The largest is what all ranks have together: a gather's output, a reduction's input.
+            whole = max(sum(t.nbytes for t in _tensors(a)) for a in (*args, *kwargs.values()))
+            size = whole * (world - 1) // world
+            if "gather" in name:
+                sent.gathered += size
+                sent.gathers += 1
+            else:
+                sent.reduced += 2 * size if name == "all_reduce" else size
             return original(self, *args, **kwargs)
 
         return call
 
-    from deepspeed.comm.torch import TorchBackend
-
     names = ("all_gather_into_tensor", "all_gather", "reduce_scatter_tensor", "reduce_scatter", "all_reduce", "reduce")
-    patches = [mock.patch.object(TorchBackend, n, wrapped(n, getattr(TorchBackend, n))) for n in names]
     with ExitStack() as stack:
-        for patch in patches:
-            stack.enter_context(patch)
+        for name in names:
+            stack.enter_context(mock.patch.object(TorchBackend, name, wrapped(name, getattr(TorchBackend, name))))
         yield sent

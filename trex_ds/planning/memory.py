@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from trex_ds.planning.gathers import Gathers
-from trex_ds.planning.meta_model import quant_state_bytes
 from trex_ds.planning.settings import ZeroSettings
 from trex_ds.planning.step_profile import StepProfile
 
@@ -24,7 +23,7 @@ class Memory:
     """Bytes of one rank by part; what a rank keeps between steps, and what a step adds at its worst moment."""
 
     kept: dict[str, int]
-    """On the device: base, adapter, 4-bit scales, optimizer, gradients."""
+    """On the device: base, adapter, optimizer, gradients."""
     gathered: int
     """Whole weights (ZeRO-3) or reduction buffers, at the worst moment of a pass."""
     activations: int
@@ -73,9 +72,8 @@ def memory(
         share = padded // world
         weights = {"base": sum(p.numel() * p.itemsize for p in frozen), "adapter": padded * size}
         whole = {}
-    # Weights in float32 are their own master copy in ZeRO-3, and are copied all the same in stages 1 and 2.
-    master = 0 if gathers is not None and size == _FLOAT32 else share * _FLOAT32
-    optimizer = {"optimizer": master + 2 * share * _FLOAT32}
+    # The master copy and two moments; weights in float32 have a master copy too.
+    optimizer = {"optimizer": 3 * share * _FLOAT32}
     bucket = int(settings.zero.reduce_bucket_size) * size
     gradients = share * size if settings.stage > 1 else share * size * world
 
@@ -85,8 +83,6 @@ def memory(
     kept = places["device"]
     for part, held in whole.items():
         kept[part] = kept.get(part, 0) + held
-    if scales := quant_state_bytes(model):
-        kept["4-bit scales"] = scales
     step = _STEP_COPIES * share * _FLOAT32
     if settings.optimizer_on != "device":
         places["cpu"]["gradients"] = gradients + share * _FLOAT32

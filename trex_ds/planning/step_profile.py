@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ def profile(model: Any, row_length: int, answers: int, checkpointing: bool, atte
     hooks = _zero3_hooks(model, recorder)
     attention_flops = FusedAttention.flops
     try:
-        with LiveBytes() as tracker, torch.device("meta"):
+        with LiveBytes() as tracker:
             recorder.tracker = tracker
             loss = _loss(model, row_length, answers, "flash" not in attention)
             recorder.saved = tracker.live
@@ -77,15 +78,16 @@ def profile(model: Any, row_length: int, answers: int, checkpointing: bool, atte
 
 
 def _loss(model: Any, row_length: int, answers: int, mask: bool) -> Tensor:
+    empty = partial(torch.empty, device="meta")
     whole = torch.int64
-    ids, positions, labels = (torch.empty(1, row_length, dtype=whole) for _ in range(3))
-    chosen = torch.empty(answers, dtype=whole)
+    ids, positions, labels = (empty(1, row_length, dtype=whole) for _ in range(3))
+    chosen = empty(answers, dtype=whole)
     outputs = model(
         input_ids=ids,
         position_ids=positions,
         # Rows of several examples have a mask of every token for every other.
-        attention_mask=torch.empty(1, 1, row_length, row_length, dtype=torch.bool) if mask else None,
-        intuition=torch.empty(1, model.active_peft_config.num_clusters),
+        attention_mask=empty(1, 1, row_length, row_length, dtype=torch.bool) if mask else None,
+        intuition=empty(1, model.active_peft_config.num_clusters),
         logits_to_keep=chosen,
         use_cache=False,
     )
