@@ -15,7 +15,12 @@ SMALL_BUCKETS = {"overlap_comm": False, "reduce_bucket_size": 100_000, "allgathe
 
 def write_case(folder: Path, name: str, zero: dict[str, Any], bf16: bool, **overrides: Any) -> list[str]:
     """The arguments of a recipe of its own DeepSpeed configuration, `folder`/`name`.json."""
-    config = {**ZERO3, "bf16": {"enabled": bf16}, "zero_optimization": SMALL_BUCKETS | zero}
+    config = {
+        **ZERO3,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": SMALL_BUCKETS | zero,
+    }
     file = folder / f"{name}.json"
     file.write_text(json.dumps(config))
     recipe = write_recipe(

@@ -24,6 +24,7 @@ LOOKING_AHEAD = SAVING | {
     "stage3_max_reuse_distance": 5_000,
     "stage3_prefetch_bucket_size": 3_000,
 }
+TO_CPU = {"device": "cpu", "pin_memory": False}
 CASES = {
     "stage1": ({"stage": 1}, True, {}),
     "stage2": ({"stage": 2}, False, {}),
@@ -33,6 +34,8 @@ CASES = {
     "every_time_checkpointing": (EVERY_TIME, True, {"training__gradient_checkpointing": True}),
     "looking_ahead": (LOOKING_AHEAD, True, {"training__gradient_accumulation_steps": 2}),
     "looking_ahead_checkpointing": (LOOKING_AHEAD, True, {"training__gradient_checkpointing": True}),
+    "stage2_offload": ({"stage": 2, "offload_optimizer": TO_CPU}, True, {}),
+    "offload": (LOOKING_AHEAD | {"offload_optimizer": TO_CPU, "offload_param": TO_CPU}, True, {}),
     "4_bits": (LOOKING_AHEAD, True, {"model__quantization": "nf4"}),
 }
 

@@ -93,9 +93,7 @@ class _Ledger:
 
     def start_pass(self) -> None:
         kept = self.gathers
-        self.gathers = Gathers(
-            persistent_bytes=kept.persistent_bytes, persistent_parameters=kept.persistent_parameters
-        )
+        self.gathers = Gathers(persistent_bytes=kept.persistent_bytes, persistent_parameters=kept.persistent_parameters)
         self.gathers.live.append(self._live)
         self._peak = self._live
 

@@ -137,6 +137,9 @@ def _held(engine: Any) -> dict[str, int]:
     buffers = [b for bucket in optimizer.ipg_buckets.values() for b in _tensors(bucket.buffer)]
     if sharded:
         buffers.append(optimizer.grad_partitions_flat_buffer)
+    elif optimizer.cpu_offload:
+        buffers += optimizer.param_buffer_of_bit16_for_cpu_offload_groups
+    buffers += [m.grad for m in masters if m.grad is not None]
     frozen = [p for p in parameters if not p.requires_grad]
     trained = [p for p in parameters if p.requires_grad]
     parts = {

@@ -21,19 +21,23 @@ def meta_model(recipe: Recipe) -> Any:
     """
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_utils import set_zero3_state
 
     register()
     attention = "eager" if recipe.model.attention == "eager" else PLANNED
     try:
         config = AutoConfig.from_pretrained(model_location(recipe.model.name), revision=recipe.model.revision)
-        with torch.device("meta"):
+        # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
+        with torch.device("meta"), set_zero3_state():
             base = AutoModelForCausalLM.from_config(
                 config, dtype=recipe.model.torch_dtype, attn_implementation=attention
             )
             if recipe.model.quantization is not None:
                 _quantise(base)
     except (OSError, ValueError) as error:
-        raise ConfigError([f"model.name: {recipe.model.name!r} describes no model that could be planned: {error}"]) from None
+        raise ConfigError(
+            [f"model.name: {recipe.model.name!r} describes no model that could be planned: {error}"]
+        ) from None
     base.requires_grad_(False)
     base.config.use_cache = False
     adapter = recipe.adapter.build()

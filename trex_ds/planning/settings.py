@@ -80,6 +80,5 @@ def alternatives(file: str, bf16: bool, hidden_size: int) -> list[ZeroSettings]:
 
 
 def _device(offload: Any) -> str:
-    if offload is None or offload.device == OffloadDeviceEnum.none:
-        return "device"
-    return str(offload.device.value)
+    device = OffloadDeviceEnum.none if offload is None else OffloadDeviceEnum(offload.device)
+    return "device" if device == OffloadDeviceEnum.none else device.value

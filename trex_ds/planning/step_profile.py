@@ -1,4 +1,4 @@
-"""One forward and backward pass on the meta device: what it keeps, computes, and in which order it needs its weights."""
+"""A forward and a backward pass on the meta device: what they keep and compute, and in which order they need weights."""
 
 from __future__ import annotations
 
