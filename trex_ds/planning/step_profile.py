@@ -1,4 +1,4 @@
-"""A forward and a backward pass on the meta device: what they keep and compute, and in which order they need weights."""
+"""A forward and a backward pass on the meta device: what they keep and compute, and when they need weights."""
 
 from __future__ import annotations
 
