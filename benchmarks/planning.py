@@ -32,14 +32,18 @@ QUICKSTART = "launch/recipes/quickstart.yaml"
 SMOLLM2 = "SmolLM2-135M"
 ROW, ANSWERS, MICRO_BATCH = 128, 32, 2
 BF16, FLOAT32 = "ds_configs/zero3_bf16.json", "ds_configs/zero3_fp32_cpu.json"
+FOUR_BITS = "ds_configs/zero3_4bit.json"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ZeRO-2": ("ds_configs/zero2_bf16.json", {}),
     "ZeRO-3": (BF16, {}),
     "ZeRO-3, checkpointing": (BF16, {"training.gradient_checkpointing": True}),
     "ZeRO-3, 2 passes a step": (BF16, {"training.gradient_accumulation_steps": 2}),
     "ZeRO-3, float32": (FLOAT32, {"model.dtype": "float32"}),
-    "ZeRO-3, 4 bits": (BF16, {"model.quantization": "nf4"}),
-    "ZeRO-3, 4 bits, checkpointing": (BF16, {"model.quantization": "nf4", "training.gradient_checkpointing": True}),
+    "ZeRO-3, 4 bits": (FOUR_BITS, {"model.quantization": "nf4"}),
+    "ZeRO-3, 4 bits, checkpointing": (
+        FOUR_BITS,
+        {"model.quantization": "nf4", "training.gradient_checkpointing": True},
+    ),
     "ZeRO-2, 4 bits": ("ds_configs/zero2_bf16.json", {"model.quantization": "nf4"}),
 }
 

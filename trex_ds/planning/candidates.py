@@ -52,8 +52,7 @@ class Planner:
     @cached_property
     def settings(self) -> list[ZeroSettings]:
         """The recipe's DeepSpeed configuration, then those beside it."""
-        width = self.model.config.get_text_config().hidden_size
-        return alternatives(self.recipe.training.deepspeed, self.recipe.model.dtype == "bfloat16", width)
+        return alternatives(self.recipe.training.deepspeed, self.recipe.model.dtype == "bfloat16", self.model)
 
     def as_written(self) -> Candidate:
         """The recipe as it is."""

@@ -15,7 +15,7 @@ def predict(recipe: Recipe, answers: int, world: int) -> dict[str, int]:
     """Bytes of one rank of `world`, for rows of `recipe.data.max_length` tokens of which `answers` are predicted."""
     model = meta_model(recipe)
     training = recipe.training
-    settings = read_settings(training.deepspeed, model.config.get_text_config().hidden_size)
+    settings = read_settings(training.deepspeed, model)
     step = profile(model, recipe.data.max_length, answers, training.gradient_checkpointing, recipe.model.attention)
     gathers = replay(model, step, settings.zero, world) if settings.stage == 3 else None
     needed = memory(model, step, settings, world, training.micro_batch_size, gathers)

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from trex_ds.config import section
 from trex_ds.modeling import ModelConfig
-from trex_ds.training.recipe import Recipe
+from trex_ds.training.recipe import Recipe, TrainingConfig
 
 
 @section
@@ -43,11 +43,22 @@ class PlannedModel(ModelConfig):
 
 
 @section
+class PlannedTraining(TrainingConfig):
+    """The optimisation, run by transformers' Trainer with DeepSpeed."""
+
+    def problems(self) -> list[str]:
+        """As training's own, but the disk that weights go to may be another machine's."""
+        return [line for line in super().problems() if "nvme_path" not in line]
+
+
+@section
 class PlannedRecipe(Recipe):
     """A training job and the machine that is to run it."""
 
     model: PlannedModel = Field(default_factory=PlannedModel)
     """The frozen base model."""
+    training: PlannedTraining = Field(default_factory=PlannedTraining)
+    """The optimisation."""
     gpus: PositiveInt = 1
     """GPUs of each node."""
     gpu_memory: PositiveFloat = 80.0

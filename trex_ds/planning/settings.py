@@ -1,4 +1,4 @@
-"""A DeepSpeed configuration file as the plan needs it: defaults filled in as DeepSpeed and transformers do."""
+"""A DeepSpeed configuration file as the plan needs it: defaults and automatic values filled in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
 
 from trex_ds.config import ConfigError
+from trex_ds.modeling import persistence_threshold
 
 PLANNED_STAGES = (1, 2, 3)
 
@@ -40,18 +41,20 @@ class ZeroSettings:
         return _device(self.zero.offload_optimizer)
 
 
-def read_settings(file: str, hidden_size: int) -> ZeroSettings:
-    """Read a DeepSpeed configuration; sizes that are "auto" follow the model's width, as transformers fills them.
+def read_settings(file: str, model: Any) -> ZeroSettings:
+    """Read a DeepSpeed configuration; sizes that are "auto" are taken from the adapted model, as a job takes them.
 
     Raises:
         ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
     """
     config = json.loads(Path(file).read_text())
     zero = dict(config.get("zero_optimization", {}))
+    width = model.config.get_text_config().hidden_size
     automatic = {
-        "reduce_bucket_size": hidden_size**2,
-        "stage3_prefetch_bucket_size": int(0.9 * hidden_size**2),
-        "stage3_param_persistence_threshold": 10 * hidden_size,
+        "stage3_param_persistence_threshold": persistence_threshold(model),
+        # transformers fills these
+        "reduce_bucket_size": width**2,
+        "stage3_prefetch_bucket_size": int(0.9 * width**2),
     }
     for name, value in automatic.items():
         if zero.get(name) == "auto":
@@ -65,13 +68,13 @@ def read_settings(file: str, hidden_size: int) -> ZeroSettings:
     return ZeroSettings(file, bool(config.get("bf16", {}).get("enabled")), parsed)
 
 
-def alternatives(file: str, bf16: bool, hidden_size: int) -> list[ZeroSettings]:
+def alternatives(file: str, bf16: bool, model: Any) -> list[ZeroSettings]:
     """The settings of `file` and of its neighbours with the same type of numbers, `file` first."""
     others = sorted(str(path) for path in Path(file).parent.glob("*.json") if path != Path(file))
-    found = [read_settings(file, hidden_size)]
+    found = [read_settings(file, model)]
     for other in others:
         try:
-            settings = read_settings(other, hidden_size)
+            settings = read_settings(other, model)
         except (ConfigError, ValueError):
             continue  # not what the recipe asks for, so no error of it
         if settings.bf16 == bf16:
