@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.training.jobs import ZERO3, write_recipe
 from trex_ds.config import read_recipe
+from trex_ds.planning.config import PlannedRecipe
 from trex_ds.training.recipe import Recipe
 
 SMALL_BUCKETS = {"overlap_comm": False, "reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000}
@@ -38,3 +39,8 @@ def measure_all(cases: dict[str, list[str]], answers: int) -> dict[str, dict[str
     from trex_ds.planning.measured import measure
 
     return {name: measure(read_recipe(Recipe, argv, ""), answers) for name, argv in cases.items()}
+
+
+def planned_recipe(folder: Path, **overrides: Any) -> PlannedRecipe:
+    """A small recipe, its tiny model and a machine; overrides as for `write_recipe`."""
+    return read_recipe(PlannedRecipe, ["--config", str(write_recipe(folder, **overrides))], "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,8 @@ from trex_ds.planning.step_profile import StepProfile, profile
 from trex_ds.planning.traffic import Traffic, traffic
 
 GIB = 2**30
+# Speeds that differ by less are the same to an estimate like this.
+SAME_SPEED = 0.95
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class Candidate:
     """Of an optimizer step, for bytes at the assumed bandwidths that no computation hides."""
     tokens_per_second: float
     """Of all ranks."""
+
+
+def as_fast_as_any(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that fit and are as fast as any that does, as far as an estimate can tell."""
+    fitting = [c for c in candidates if c.problem is None]
+    best = max((c.tokens_per_second for c in fitting), default=0.0)
+    return [c for c in fitting if c.tokens_per_second >= SAME_SPEED * best]
+
+
+def recommend(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Of the fastest the one that offloads nothing, if there is one, and needs the least memory."""
+    return min(as_fast_as_any(candidates), key=lambda c: (c.settings.offloads, c.memory.peak), default=None)
 
 
 class Planner:
@@ -60,20 +75,14 @@ class Planner:
         return self.candidate(self.settings[0], training.gradient_checkpointing, training.micro_batch_size)
 
     def best_of_each(self) -> list[Candidate]:
-        """For each configuration, with and without checkpointing: the fastest micro batch that fits, or one row."""
-        found = []
-        for settings in self.settings:
-            for checkpointing in (False, True):
-                best = self.candidate(settings, checkpointing, 1)
-                rows = 2
-                while best.problem is None and rows <= self.recipe.largest_micro_batch:
-                    more = self.candidate(settings, checkpointing, rows)
-                    if more.problem is not None:
-                        break
-                    best = max(best, more, key=lambda c: c.tokens_per_second)
-                    rows *= 2
-                found.append(best)
-        return found
+        """For each configuration, with and without checkpointing: the least rows at the best speed; one if none fit."""
+        return [self._best(settings, checkpointing) for settings in self.settings for checkpointing in (False, True)]
+
+    def _best(self, settings: ZeroSettings, checkpointing: bool) -> Candidate:
+        tried = [self.candidate(settings, checkpointing, 1)]
+        while tried[-1].problem is None and 2 * tried[-1].micro_batch <= self.recipe.largest_micro_batch:
+            tried.append(self.candidate(settings, checkpointing, 2 * tried[-1].micro_batch))
+        return next(iter(as_fast_as_any(tried)), tried[0])
 
     def candidate(self, settings: ZeroSettings, checkpointing: bool, micro_batch: int) -> Candidate:
         """Plan one way to train."""
@@ -111,7 +120,8 @@ class Planner:
             settings.weights_on == "device",
         )
         if key not in self._gathers:
-            self._gathers[key] = replay(self.model, self._profile(checkpointing), zero, self.recipe.world)
+            passes = self.recipe.training.gradient_accumulation_steps
+            self._gathers[key] = replay(self.model, self._profile(checkpointing), zero, self.recipe.world, passes)
         return self._gathers[key]
 
     def _problem(self, needed: Memory) -> str | None:
@@ -119,10 +129,10 @@ class Planner:
         device = needed.peak / GIB + recipe.assumptions.cuda_memory
         usable = recipe.gpu_memory * (1 - recipe.assumptions.free_share)
         if device > usable:
-            return f"{device - usable:.1f} GiB too much"
+            return f"{device - usable:.1f} GiB too large"
         host = sum(needed.cpu.values()) * recipe.gpus / GIB
         if recipe.cpu_memory is not None and host > recipe.cpu_memory:
-            return f"{host - recipe.cpu_memory:.1f} GiB too much for a node's CPU memory"
+            return f"{host - recipe.cpu_memory:.1f} GiB too large for the CPU's memory"
         return None
 
     def _seconds(
@@ -132,8 +142,9 @@ class Planner:
         given, passes = self.recipe.assumptions, self.recipe.training.gradient_accumulation_steps
         link = (given.node_bandwidth if self.recipe.nodes == 1 else given.network_bandwidth) * 1e9
         call, host = given.call_microseconds * 1e-6, given.host_bandwidth * 1e9
+        away = given.disk_bandwidth * 1e9 / self.recipe.gpus if settings.weights_on == "nvme" else host
         compute = step.flops * micro_batch / (given.tflops * 1e12)
-        moving = (sent.gather_bytes + sent.reduce_bytes) / link + sent.gather_calls * call + sent.host_bytes / host
+        moving = (sent.gather_bytes + sent.reduce_bytes) / link + sent.gather_calls * call + sent.host_bytes / away
         # Without overlap_comm DeepSpeed gathers on the stream that computes.
         waiting = max(0.0, moving - compute) if settings.zero.overlap_comm else moving
         after = sent.step_bytes / link + sent.step_calls * call + sent.host_step_bytes / host

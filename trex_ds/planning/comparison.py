@@ -17,7 +17,8 @@ def predict(recipe: Recipe, answers: int, world: int) -> dict[str, int]:
     training = recipe.training
     settings = read_settings(training.deepspeed, model)
     step = profile(model, recipe.data.max_length, answers, training.gradient_checkpointing, recipe.model.attention)
-    gathers = replay(model, step, settings.zero, world) if settings.stage == 3 else None
+    passes = training.gradient_accumulation_steps
+    gathers = replay(model, step, settings.zero, world, passes) if settings.stage == 3 else None
     needed = memory(model, step, settings, world, training.micro_batch_size, gathers)
     sent = traffic(model, settings, world, gathers)
     parts = {part: 0 for part in ("base", "adapter", "optimizer", "gradients")}

@@ -23,6 +23,8 @@ class Assumptions:
     """GB/s that a GPU sends to other nodes (100 Gbit/s)."""
     host_bandwidth: PositiveFloat = 20.0
     """GB/s between a GPU and the memory of its node."""
+    disk_bandwidth: PositiveFloat = 5.0
+    """GB/s that a node reads from its disk, where weights are offloaded to it."""
     call_microseconds: NonNegativeFloat = 50.0
     """What a collective takes beside its bytes."""
     cuda_memory: NonNegativeFloat = 1.5

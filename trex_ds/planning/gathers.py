@@ -20,8 +20,9 @@ from torch import nn
 from trex_ds.adapters import TRexLinear
 from trex_ds.planning.step_profile import Event, StepProfile
 
-# The coordinator finds the order of modules in the first pass, records it in the second and looks ahead from the third.
-_PASSES = 3
+# The coordinator records the order of modules in the first pass. What it decides in the second, where it first looks
+# ahead, it keeps to; so the steps before the one that is looked at matter, and the optimizer's part in them.
+_STEPS = 3
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Gathers:
     count: int = 0
     """Collectives; none if there is one rank."""
     persistent_bytes: int = 0
-    """Of the weights that stay whole on every rank; gathered again, each by itself, after each optimizer step."""
+    """Of the weights that stay whole on every rank; they are gathered again, each by itself, after each optimizer step."""
     persistent_parameters: int = 0
     live: list[int] = field(default_factory=list)
     """The most bytes of gathered weights before the first event and from each event until the next, persistent ones
@@ -42,14 +43,15 @@ class Gathers:
     """Of them, those that are whole when the backward pass begins."""
 
 
-def replay(model: nn.Module, profile: StepProfile, zero: DeepSpeedZeroConfig, world: int) -> Gathers:
-    """The gathers of a pass under a DeepSpeed configuration with ZeRO-3.
+def replay(model: nn.Module, profile: StepProfile, zero: DeepSpeedZeroConfig, world: int, passes: int) -> Gathers:
+    """The gathers of a step's last pass under a DeepSpeed configuration with ZeRO-3.
 
     Args:
         model: the model that was profiled.
         profile: its pass.
         zero: the thresholds.
         world: ranks.
+        passes: forward and backward passes of an optimizer step; more than two make no difference.
     """
     copied = zero.offload_param is not None and zero.offload_param.device != OffloadDeviceEnum.none
     with _sharded(model, zero, _Ledger(world, copied)) as ledger, _without_process_group() as graph_task:
@@ -61,14 +63,17 @@ def replay(model: nn.Module, profile: StepProfile, zero: DeepSpeedZeroConfig, wo
             inflight_param_registry=coordination.InflightParamRegistry(),
             prefetch_nvme=False,
         )
-        for _ in range(_PASSES):
-            ledger.start_pass()
-            coordinator.reset_step()
-            for event in profile.events:
-                graph_task.return_value = 0 if event.recomputing else -1
-                _apply(coordinator, event)
-                ledger.finish_event(event)
-            coordinator.release_backward_leftovers()
+        for step in range(_STEPS):
+            if step > 0:
+                ledger.optimizer_step(model)
+            for _ in range(min(passes, 2)):
+                ledger.start_pass()
+                coordinator.reset_step()
+                for event in profile.events:
+                    graph_task.return_value = 0 if event.recomputing else -1
+                    _apply(coordinator, event)
+                    ledger.finish_event(event)
+                coordinator.release_backward_leftovers()
     return ledger.gathers
 
 
@@ -96,6 +101,13 @@ class _Ledger:
         self.gathers = Gathers(persistent_bytes=kept.persistent_bytes, persistent_parameters=kept.persistent_parameters)
         self.gathers.live.append(self._live)
         self._peak = self._live
+
+    def optimizer_step(self, model: nn.Module) -> None:
+        """Everything is sharded, and what persists is gathered again."""
+        for parameter in model.parameters():
+            status = ZeroParamStatus.AVAILABLE if parameter.ds_persist else ZeroParamStatus.NOT_AVAILABLE
+            parameter.ds_status = status
+        self._live = 0
 
     def finish_event(self, event: Event) -> None:
         if not event.backward_begun:
@@ -155,8 +167,7 @@ def _sharded(model: nn.Module, zero: DeepSpeedZeroConfig, ledger: _Ledger) -> It
             persistent += size
             ledger.gathers.persistent_parameters += 1
             ledger.gathers.persistent_bytes += ledger.padded(parameter)
-        status = ZeroParamStatus.AVAILABLE if parameter.ds_persist else ZeroParamStatus.NOT_AVAILABLE
-        parameter.ds_status = status
+        parameter.ds_status = ZeroParamStatus.NOT_AVAILABLE
         parameter.ds_active_sub_modules = set()
         parameter.is_external_param = False
         parameter.ds_secondary_tensor = parameter.nvme_swapper = None

@@ -13,15 +13,14 @@ from rich.table import Table
 from trex_ds.config import to_dict
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.planning.candidates import GIB, Candidate, Planner
+from trex_ds.planning.candidates import GIB, Candidate, Planner, recommend
 from trex_ds.training.memory import held_by_this_rank
 
 
 def plan(planner: Planner) -> dict[str, Any]:
     """Everything that a plan says, as plain data for JSON; sizes are bytes."""
     written, best = planner.as_written(), planner.best_of_each()
-    fitting = [c for c in best if c.problem is None]
-    recommended = max(fitting, key=lambda c: c.tokens_per_second, default=None)
+    recommended = recommend(best)
     recipe = planner.recipe
     return {
         "model": recipe.model.name,
@@ -83,8 +82,9 @@ def print_plan(made: dict[str, Any]) -> None:
     console.print(_alternatives(made))
     assumed = ", ".join(f"{name} {value:g}" for name, value in made["assumptions"].items())
     console.print(
-        "GB a pass: what each rank sends in a forward and backward pass, in that many gathers of weights; "
-        "speed: tokens a second over the fastest's"
+        "ckpt: training.gradient_checkpointing. rows: training.micro_batch_size, the least at the best speed. "
+        "GiB: of each GPU. GB sent: by each rank in a forward and backward pass, in that many gathers of weights. "
+        "speed: tokens a second over the fastest's."
     )
     console.print(f"assumed, not measured (--assumptions.NAME VALUE): {assumed}")
     if made["overrides"] is None:
@@ -95,7 +95,7 @@ def print_plan(made: dict[str, Any]) -> None:
             ranks * made["gradient_accumulation_steps"] * made[which]["micro_batch_size"]
             for which in ("as_written", "recommended")
         )
-        console.print(f"fastest of those that fit: {made['overrides']}")
+        console.print(f"best: {made['overrides']}")
         console.print(f"an optimizer step then has {after} rows; in the recipe as it is, {before}")
 
 
@@ -140,8 +140,8 @@ def _sent(chosen: dict[str, Any], made: dict[str, Any]) -> str:
 
 
 def _alternatives(made: dict[str, Any]) -> Table:
-    table = Table(title="Alternatives, each with its fastest micro batch that fits", title_justify="left")
-    _columns(table, "DeepSpeed file", "checkpoints", "micro batch", "GPU, GiB", "GB a pass", "gathers", "speed")
+    table = Table(title="Alternatives, each with its best micro batch", title_justify="left")
+    _columns(table, "DeepSpeed file", "ckpt", "rows", "GiB", "GB sent", "gathers", "speed")
     best = max((c["tokens_per_second"] for c in made["alternatives"] if c["problem"] is None), default=None)
     for chosen in made["alternatives"]:
         traffic = chosen["traffic"]
@@ -153,7 +153,7 @@ def _alternatives(made: dict[str, Any]) -> Table:
             _gib(chosen["peak_bytes"] + made["assumptions"]["cuda_memory"] * GIB),
             f"{(traffic['gather_bytes'] + traffic['reduce_bytes']) / 1e9:.3g}",
             f"{traffic['gather_calls']:,}",
-            f"{chosen['tokens_per_second'] / best:.2f}" if fits else chosen["problem"],
+            f"{chosen['tokens_per_second'] / best:.2f}" if fits else "too large",
         )
     return table
 

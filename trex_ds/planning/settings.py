@@ -40,6 +40,11 @@ class ZeroSettings:
         """Where optimizer states lie: device, cpu or nvme."""
         return _device(self.zero.offload_optimizer)
 
+    @property
+    def offloads(self) -> bool:
+        """Whether anything lies outside the device."""
+        return (self.weights_on, self.optimizer_on) != ("device", "device")
+
 
 def read_settings(file: str, model: Any) -> ZeroSettings:
     """Read a DeepSpeed configuration; sizes that are "auto" are taken from the adapted model, as a job takes them.
