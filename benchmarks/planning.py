@@ -82,16 +82,15 @@ def most_of_a_rank(own: dict[str, int]) -> dict[str, int]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: MB, measured in brackets where it is not what was predicted."""
+    """Markdown: MB as predicted, and behind it as measured where that reads otherwise."""
     parts = ("base", "adapter", "optimizer", "gradients", "saved", "peak of a pass", "gather bytes", "gathers")
     lines = ["| case | " + " | ".join(parts) + " |", "| --- " * (len(parts) + 1) + "|"]
     for case, result in results.items():
         cells = []
         for part in parts:
-            ours, real = result["predicted"][part], result["measured_most_of_a_rank"][part]
             scale = 1 if part == "gathers" else 1e6
-            cell = f"{ours / scale:,.5g}"
-            cells.append(cell if ours == real else f"{cell} ({real / scale:,.5g})")
+            ours, real = (f"{result[who][part] / scale:,.4g}" for who in ("predicted", "measured_most_of_a_rank"))
+            cells.append(ours if ours == real else f"{ours} ({real})")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

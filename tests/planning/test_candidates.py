@@ -50,21 +50,25 @@ def planner(folder, **overrides) -> Planner:
     return Planner(planned_recipe(folder, **(given | overrides)))
 
 
+def name(settings):
+    return settings.file.rsplit("/", 1)[1].removesuffix(".json")
+
+
 def names(candidates):
-    return {c.settings.file.rsplit("/", 1)[1].removesuffix(".json") for c in candidates if c.problem is None}
+    return {name(c.settings) for c in candidates if c.problem is None}
 
 
 def test_configurations_beside_the_recipes_of_the_same_type_are_tried_with_and_without_checkpointing(folder):
     tried = planner(folder).best_of_each()
-    found = [(c.settings.file.rsplit("/", 1)[1], c.checkpointing) for c in tried]
-    assert found == [(f"{name}.json", on) for name in ("zero3", "offload", "zero2") for on in (False, True)]
+    found = [(name(c.settings), c.checkpointing) for c in tried]
+    assert found == [(expected, on) for expected in ("zero3", "offload", "zero2") for on in (False, True)]
 
 
 def test_the_less_memory_the_more_is_sharded_and_at_last_nothing_fits(folder):
     plans = planner(folder)
     one_row = {
-        c.settings.file.rsplit("/", 1)[1].removesuffix(".json"): c.memory.peak / GIB
-        for c in (plans.candidate(settings, True, 1) for settings in plans.settings)
+        name(settings): min(plans.candidate(settings, on, 1).memory.peak for on in (False, True)) / GIB
+        for settings in plans.settings
     }
     assert one_row["offload"] < one_row["zero3"] < one_row["zero2"]
 
@@ -74,8 +78,7 @@ def test_the_less_memory_the_more_is_sharded_and_at_last_nothing_fits(folder):
     assert fitting(one_row["zero2"] * 1.001) == {"zero2", "zero3", "offload"}
     assert fitting(one_row["zero3"] * 1.001) == {"zero3", "offload"}
     assert fitting(one_row["offload"] * 1.001) == {"offload"}
-    least = min(c.memory.peak for c in plans.best_of_each()) / GIB
-    assert fitting(least * 0.5) == set()
+    assert fitting(one_row["offload"] * 0.999) == set()
 
 
 def test_what_cuda_takes_and_what_stays_free_count(folder):
@@ -97,8 +100,7 @@ def test_offloaded_weights_of_all_gpus_must_fit_a_nodes_memory(folder):
 
 def test_a_slow_network_is_for_what_sends_least_and_a_small_gpu_for_what_holds_least(folder):
     slow = {**ONLY_TENSORS, "network_bandwidth": 0.01}
-    best = recommend(planner(folder, nodes=2, assumptions=slow).best_of_each())
-    assert (best.settings.stage, best.checkpointing) == (2, False)
+    assert recommend(planner(folder, nodes=2, assumptions=slow).best_of_each()).settings.stage == 2
     held = planner(folder).as_written().memory.peak / GIB
     assert recommend(planner(folder, gpu_memory=held / 100).best_of_each()) is None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -34,7 +36,7 @@ class Gathers:
     count: int = 0
     """Collectives; none if there is one rank."""
     persistent_bytes: int = 0
-    """Of the weights that stay whole on every rank; they are gathered again, each by itself, after each optimizer step."""
+    """Of the weights that stay whole on every rank; after each optimizer step they are gathered, each by itself."""
     persistent_parameters: int = 0
     live: list[int] = field(default_factory=list)
     """The most bytes of gathered weights before the first event and from each event until the next, persistent ones
@@ -124,16 +126,18 @@ class _Ledger:
             self.gathers.count += len({p.dtype for p in parameters})
         size = sum(map(self.padded, parameters))
         self.gathers.gathered_bytes += size
+        handle = _Handle(self, parameters, size)
         self._hold(size)
-        return SimpleNamespace(wait=lambda handle_dependency=True: self._arrive(parameters, size))
+        if len(parameters) > 1 and self.world > 1:
+            # Each is copied out of the common buffer, which stays until the last of them has been asked for.
+            weakref.finalize(handle, self._hold, -size)
+        return handle
 
-    def _arrive(self, parameters: list[nn.Parameter], size: int) -> None:
-        waiting = [p for p in parameters if p.ds_status == ZeroParamStatus.INFLIGHT]
-        for parameter in waiting:
+    def arrive(self, parameters: list[nn.Parameter], size: int) -> None:
+        for parameter in parameters:
             parameter.ds_status = ZeroParamStatus.AVAILABLE
-        if len(parameters) > 1 and waiting and self.world > 1:
-            # What is gathered together is copied apart before the common buffer goes.
-            self._peak = max(self._peak, self._live + size)
+        if len(parameters) > 1 and self.world > 1:
+            self._hold(size)
 
     def release(self, parameter: nn.Parameter, free_data: bool = True) -> None:
         parameter.ds_status = ZeroParamStatus.NOT_AVAILABLE
@@ -145,6 +149,17 @@ class _Ledger:
     def _hold(self, size: int) -> None:
         self._live += size if self._copied else 0
         self._peak = max(self._peak, self._live)
+
+
+class _Handle:
+    def __init__(self, ledger: _Ledger, parameters: list[nn.Parameter], size: int):
+        self._arrived = False
+        self._arrive = partial(ledger.arrive, parameters, size)
+
+    def wait(self, handle_dependency: bool = True) -> None:
+        if not self._arrived:
+            self._arrived = True
+            self._arrive()
 
 
 @contextmanager
