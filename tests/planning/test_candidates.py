@@ -21,7 +21,7 @@ def folder(tmp_path):
     LlamaConfig(
         hidden_size=512,
         intermediate_size=1024,
-        num_hidden_layers=4,
+        num_hidden_layers=1,
         num_attention_heads=8,
         vocab_size=512,
     ).save_pretrained(tmp_path / "wide")

@@ -47,8 +47,12 @@ def as_fast_as_any(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def recommend(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Of the fastest the one that offloads nothing, if there is one, and needs the least memory."""
-    return min(as_fast_as_any(candidates), key=lambda c: (c.settings.offloads, c.memory.peak), default=None)
+    """Of the fastest one that offloads nothing and has the first one's configuration, as far as there is one."""
+    return min(
+        as_fast_as_any(candidates),
+        key=lambda c: (c.settings.offloads, c.settings is not candidates[0].settings, c.memory.peak),
+        default=None,
+    )
 
 
 class Planner:

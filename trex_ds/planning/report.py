@@ -153,7 +153,7 @@ def _alternatives(made: dict[str, Any]) -> Table:
             _gib(chosen["peak_bytes"] + made["assumptions"]["cuda_memory"] * GIB),
             f"{(traffic['gather_bytes'] + traffic['reduce_bytes']) / 1e9:.3g}",
             f"{traffic['gather_calls']:,}",
-            f"{chosen['tokens_per_second'] / best:.2f}" if fits else "too large",
+            f"{chosen['tokens_per_second'] / best:.2f}" if fits else "no fit",
         )
     return table
 
