@@ -1,10 +1,10 @@
 """Plans beside what ranks really hold and send: on one rank and on several, each with a command of its own.
 
-    python benchmarks/planning.py
+    python benchmarks/planning.py [--small]
     deepspeed --num_accelerators 2 benchmarks/planning.py
 
 Trains a few steps of noise in each case and counts the last one tensor by tensor, so a rank's load and a shared
-machine change nothing. The results of each number of ranks are kept beside each other in one file.
+machine change nothing. The results of each number of ranks are kept beside each other in one file, with sizes in bytes.
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ def most_of_a_rank(own: dict[str, int]) -> dict[str, int]:
     return {part: max(counted[part] for counted in everyone) for part in own}
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
+def table(done: dict[str, Any]) -> str:
     """Markdown: MB as predicted, and behind it as measured where that reads otherwise."""
     parts = ("base", "adapter", "optimizer", "gradients", "saved", "peak of a pass", "gather bytes", "gathers")
     lines = ["| case | " + " | ".join(parts) + " |", "| --- " * (len(parts) + 1) + "|"]
-    for case, result in results.items():
+    for case in done["measured"]:
         cells = []
         for part in parts:
             scale = 1 if part == "gathers" else 1e6
-            ours, real = (f"{result[who][part] / scale:,.4g}" for who in ("predicted", "measured_most_of_a_rank"))
+            ours, real = (f"{done[which][case][part] / scale:,.4g}" for which in ("predicted", "measured"))
             cells.append(ours if ours == real else f"{ours} ({real})")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -98,6 +98,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/planning.json"))
+    parser.add_argument("--small", action="store_true", help="without SmolLM2, which takes minutes")
+    parser.add_argument("--predict", action="store_true", help="only predict again what the file has measurements of")
     parser.add_argument("--local_rank", help="of the launcher")
     given = parser.parse_args()
     quiet_libraries()
@@ -108,35 +110,25 @@ def main() -> None:
             f"{name}, {case}": (model, deepspeed, more, f"{temporary}/run")
             for name, model in (("small Llama", llama), (SMOLLM2, SMOLLM2))
             for case, (deepspeed, more) in CASES.items()
+            if not (given.small and name == SMOLLM2)
         }
-        measured = {case: most_of_a_rank(measure(recipe(*described), ANSWERS)) for case, described in cases.items()}
+        kept = json.loads(given.output.read_text()) if given.output.is_file() else {}
+        if not given.predict:
+            measured = {case: most_of_a_rank(measure(recipe(*described), ANSWERS)) for case, described in cases.items()}
+            kept[str(world_size())] = {"measured": measured, "seed": 0, "environment": describe_environment()}
         # Afterwards and on one rank: modules that a plan registers with DeepSpeed would number the others' differently.
         if rank() == 0:
-            save(given.output, cases, measured)
+            unset_hf_deepspeed_config()
+            for ranks in kept if given.predict else [str(world_size())]:
+                done = kept[ranks]
+                done["predicted"] = {
+                    case: predict(recipe(*cases[case]), ANSWERS, int(ranks)) for case in done["measured"]
+                }
+                done["predicted_with"] = describe_environment()
+                print(f"{ranks} ranks\n{table(done)}")
+            with atomic_path(given.output) as place:
+                place.write_text(json.dumps(kept, indent=1) + "\n")
         dist.barrier()
-
-
-def save(file: Path, cases: dict[str, tuple[str, str, dict[str, Any], str]], measured: dict[str, Any]) -> None:
-    unset_hf_deepspeed_config()
-    results = {
-        case: {
-            "deepspeed": described[1],
-            "overrides": described[2],
-            "predicted": predict(recipe(*described), ANSWERS, world_size()),
-            "measured_most_of_a_rank": measured[case],
-        }
-        for case, described in cases.items()
-    }
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    kept |= {
-        "row_length": ROW,
-        "answers": ANSWERS,
-        "micro_batch_size": MICRO_BATCH,
-        f"{world_size()} ranks": {"cases": results, "seed": 0, "environment": describe_environment()},
-    }
-    with atomic_path(file) as place:
-        place.write_text(json.dumps(kept, indent=1) + "\n")
-    print(table(results))
 
 
 if __name__ == "__main__":

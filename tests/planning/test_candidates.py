@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import LlamaConfig
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.planning.jobs import SMALL_BUCKETS, planned_recipe
 from tests.training.jobs import ZERO3
@@ -135,3 +136,12 @@ def test_a_stage_that_is_not_planned_is_refused(folder):
     file.write_text(json.dumps(config | {"zero_optimization": {"stage": 0}}))
     with pytest.raises(ConfigError, match=r"zero2\.json has ZeRO stage 0; a plan knows 1, 2 and 3"):
         planner(folder, training__deepspeed=str(file)).as_written()
+
+
+def test_a_model_that_does_not_run_without_data_is_refused(folder, monkeypatch):
+    def data_dependent(self, *args, **kwargs):
+        return torch.empty((), device="meta").item()
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", data_dependent)
+    with pytest.raises(ConfigError, match="a LlamaForCausalLM cannot be planned"):
+        planner(folder).as_written()

@@ -10,6 +10,7 @@ import torch
 from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
 from torch import Tensor, nn
 
+from trex_ds.config import ConfigError
 from trex_ds.planning.attention import FusedAttention
 from trex_ds.planning.live_bytes import LiveBytes
 
@@ -47,6 +48,9 @@ def profile(model: Any, row_length: int, answers: int, checkpointing: bool, atte
         answers: how many of them are predicted, at least 1.
         checkpointing: whether blocks are recomputed in backward.
         attention: `ModelConfig.attention`; flash attention takes no mask.
+
+    Raises:
+        ConfigError: for a model that cannot run on the meta device.
     """
     if checkpointing:
         model.enable_input_require_grads()
@@ -69,7 +73,10 @@ def profile(model: Any, row_length: int, answers: int, checkpointing: bool, atte
             loss = _loss(model, row_length, answers, "flash" not in attention)
             recorder.saved = tracker.live
             loss.backward()
-        recorder.peaks.append(tracker.take_peak())
+            recorder.peaks.append(tracker.take_peak())
+    except RuntimeError as error:
+        reason = "cannot be planned, because it does not run without data (on the meta device)"
+        raise ConfigError([f"model.name: a {type(model.get_base_model()).__name__} {reason}: {error}"]) from error
     finally:
         for handle in (*freeing, *hooks.forward_hooks, *hooks.backward_hooks, hooks.fwd_pre_hook):
             handle.remove()
