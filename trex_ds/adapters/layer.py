@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ class TRexLinear(nn.Module, BaseTunerLayer):
         scores = side_input.rows(adapter_name, *x.shape[:2])
         # Under autocast x may still be float32 while y is not. The products below choose their own
         # types, so autocast must not choose again in the forward and not in the backward.
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             x = x.to(y.dtype)
             if adapter_name in self.trex_mapper:
                 mapper = self.trex_mapper[adapter_name]
@@ -145,6 +146,11 @@ class TRexLinear(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "trex." + super().__repr__()
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    # The meta device, where the planner runs the layer, has no autocast to switch off.
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
 CANNOT_MERGE = (

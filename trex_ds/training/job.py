@@ -75,7 +75,7 @@ def build_model(recipe: Recipe, centroids: Centroids) -> Any:
 
 
 def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device, started: float) -> Summary:
-    arguments = _training_arguments(recipe)
+    arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
     model = build_model(recipe, prepared.centroids)
@@ -122,7 +122,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     )
 
 
-def _training_arguments(recipe: Recipe) -> Any:
+def training_arguments(recipe: Recipe) -> Any:
     """As long as the result lives, transformers shards models while it loads them (under ZeRO-3)."""
     from transformers import TrainingArguments
 

@@ -1,0 +1,59 @@
+"""The model that a recipe trains, on the meta device: shapes and types of everything, memory for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trex_ds.config import ConfigError
+from trex_ds.modeling import Linear4bit, model_location
+from trex_ds.planning.attention import PLANNED, register
+from trex_ds.training.recipe import Recipe
+
+
+def meta_model(recipe: Recipe) -> Any:
+    """The base model with its adapter as `build_model` makes them, without weights; needs the base's config.json only.
+
+    Raises:
+        ConfigError: if no model can be made of the configuration.
+    """
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_utils import set_zero3_state
+
+    register()
+    attention = "eager" if recipe.model.attention == "eager" else PLANNED
+    try:
+        config = AutoConfig.from_pretrained(model_location(recipe.model.name), revision=recipe.model.revision)
+        # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
+        with torch.device("meta"), set_zero3_state():
+            base = AutoModelForCausalLM.from_config(
+                config, dtype=recipe.model.torch_dtype, attn_implementation=attention
+            )
+            if recipe.model.quantization is not None:
+                _quantise(base)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [f"model.name: {recipe.model.name!r} describes no model that could be planned: {error}"]
+        ) from None
+    base.requires_grad_(False)
+    base.config.use_cache = False
+    adapter = recipe.adapter.build()
+    if adapter.intuition_transform == "centered":
+        # It takes centroids, which come from the tasks, and has the shapes of this one.
+        adapter.intuition_transform = "raw"
+    with torch.device("meta"):
+        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
+            parameter.data = parameter.data.to(recipe.model.torch_dtype)
+    return model.train()
+
+
+def _quantise(base: Any) -> None:
+    head = base.get_output_embeddings()
+    for path, module in list(base.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            base.set_submodule(path, Linear4bit(module))

@@ -1,0 +1,92 @@
+"""A DeepSpeed configuration file as the plan needs it: defaults and automatic values filled in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
+
+from trex_ds.config import ConfigError
+from trex_ds.modeling import persistence_threshold
+
+PLANNED_STAGES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class ZeroSettings:
+    """One way to shard."""
+
+    file: str
+    """As a recipe's training.deepspeed names it."""
+    bf16: bool
+    zero: DeepSpeedZeroConfig
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 weights too."""
+        return int(self.zero.stage)
+
+    @property
+    def weights_on(self) -> str:
+        """Where a rank's shard of the weights lies between uses: device, cpu or nvme."""
+        return _device(self.zero.offload_param) if self.stage == 3 else "device"
+
+    @property
+    def optimizer_on(self) -> str:
+        """Where optimizer states lie: device, cpu or nvme."""
+        return _device(self.zero.offload_optimizer)
+
+    @property
+    def offloads(self) -> bool:
+        """Whether anything lies outside the device."""
+        return (self.weights_on, self.optimizer_on) != ("device", "device")
+
+
+def read_settings(file: str, model: Any) -> ZeroSettings:
+    """Read a DeepSpeed configuration; sizes that are "auto" are taken from the adapted model, as a job takes them.
+
+    Raises:
+        ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
+    """
+    config = json.loads(Path(file).read_text())
+    zero = dict(config.get("zero_optimization", {}))
+    width = model.config.get_text_config().hidden_size
+    automatic = {
+        "stage3_param_persistence_threshold": persistence_threshold(model),
+        # transformers fills these
+        "reduce_bucket_size": width**2,
+        "stage3_prefetch_bucket_size": int(0.9 * width**2),
+    }
+    for name, value in automatic.items():
+        if zero.get(name) == "auto":
+            zero[name] = value
+    try:
+        parsed = DeepSpeedZeroConfig(**zero)
+    except ValueError as error:
+        raise ConfigError([f"training.deepspeed: {file}: {error}"]) from None
+    if int(parsed.stage) not in PLANNED_STAGES:
+        raise ConfigError([f"training.deepspeed: {file} has ZeRO stage {int(parsed.stage)}; a plan knows 1, 2 and 3"])
+    return ZeroSettings(file, bool(config.get("bf16", {}).get("enabled")), parsed)
+
+
+def alternatives(file: str, bf16: bool, model: Any) -> list[ZeroSettings]:
+    """The settings of `file` and of its neighbours with the same type of numbers, `file` first."""
+    others = sorted(str(path) for path in Path(file).parent.glob("*.json") if path != Path(file))
+    found = [read_settings(file, model)]
+    for other in others:
+        try:
+            settings = read_settings(other, model)
+        except (ConfigError, ValueError):
+            continue  # not what the recipe asks for, so no error of it
+        if settings.bf16 == bf16:
+            found.append(settings)
+    return found
+
+
+def _device(offload: Any) -> str:
+    device = OffloadDeviceEnum.none if offload is None else OffloadDeviceEnum(offload.device)
+    return "device" if device == OffloadDeviceEnum.none else device.value
