@@ -17,7 +17,6 @@ from trex_ds.data import IGNORED_LABEL, PackedCollator
 from trex_ds.distributed import world_size
 from trex_ds.intuition import Centroids
 from trex_ds.intuition.embedder import EmbedderIdentity
-from trex_ds.modeling import persistence_threshold
 from trex_ds.planning.live_bytes import LiveBytes
 from trex_ds.training.job import build_model, training_arguments
 from trex_ds.training.launching import start_distributed
@@ -45,9 +44,6 @@ def measure(recipe: Recipe, answers: int) -> dict[str, int]:
     recipe.training.max_steps = _STEPS_BEFORE + 1
     arguments = training_arguments(recipe)
     model = build_model(recipe, _centroids(recipe.adapter.num_clusters))
-    arguments.hf_deepspeed_config.fill_only(
-        "zero_optimization.stage3_param_persistence_threshold", persistence_threshold(model)
-    )
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()

@@ -11,7 +11,6 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
 
 from trex_ds.config import ConfigError
-from trex_ds.modeling import persistence_threshold
 
 PLANNED_STAGES = (1, 2, 3)
 
@@ -47,7 +46,7 @@ class ZeroSettings:
 
 
 def read_settings(file: str, model: Any) -> ZeroSettings:
-    """Read a DeepSpeed configuration; sizes that are "auto" are taken from the adapted model, as a job takes them.
+    """Read a DeepSpeed configuration; sizes that are "auto" are taken from the model, as transformers takes them.
 
     Raises:
         ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
@@ -56,8 +55,7 @@ def read_settings(file: str, model: Any) -> ZeroSettings:
     zero = dict(config.get("zero_optimization", {}))
     width = model.config.get_text_config().hidden_size
     automatic = {
-        "stage3_param_persistence_threshold": persistence_threshold(model),
-        # transformers fills these
+        "stage3_param_persistence_threshold": 10 * width,
         "reduce_bucket_size": width**2,
         "stage3_prefetch_bucket_size": int(0.9 * width**2),
     }
