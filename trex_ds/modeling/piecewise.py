@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trex_ds.distributed import rank
-from trex_ds.modeling.quantized import Linear4bit, pack
+from trex_ds.modeling.quantized import Linear4bit, pack, use_linears_in_4_bits
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -96,10 +96,7 @@ def _skeleton(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     with init_empty_weights(include_buffers=False), set_zero3_state():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     model.tie_weights()
-    head = model.get_output_embeddings()
-    for path, module in list(model.named_modules()):
-        if type(module) is nn.Linear and module is not head:
-            model.set_submodule(path, Linear4bit(module))
+    use_linears_in_4_bits(model)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model

@@ -74,6 +74,14 @@ class Linear4bit(nn.Linear):
         return unpack(self.weight, (self.out_features, self.in_features), known).to(dtype)
 
 
+def use_linears_in_4_bits(model: Any) -> None:
+    """Replace the linears of a causal language model, but for its output head, by empty ones in 4 bits."""
+    head = model.get_output_embeddings()
+    for path, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            model.set_submodule(path, Linear4bit(module))
+
+
 class _Product(torch.autograd.Function):
     # Keeps the module and no weight: in the backward pass ZeRO-3 has gathered it again, and it is dequantised again.
     @staticmethod

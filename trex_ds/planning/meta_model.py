@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from trex_ds.config import ConfigError
-from trex_ds.modeling import Linear4bit, model_location
+from trex_ds.modeling import model_location
+from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
 from trex_ds.training.recipe import Recipe
 
@@ -33,7 +33,7 @@ def meta_model(recipe: Recipe) -> Any:
                 config, dtype=recipe.model.torch_dtype, attn_implementation=attention
             )
             if recipe.model.quantization is not None:
-                _quantise(base)
+                use_linears_in_4_bits(base)
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"model.name: {recipe.model.name!r} describes no model that could be planned: {error}"]
@@ -50,10 +50,3 @@ def meta_model(recipe: Recipe) -> Any:
         if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
             parameter.data = parameter.data.to(recipe.model.torch_dtype)
     return model.train()
-
-
-def _quantise(base: Any) -> None:
-    head = base.get_output_embeddings()
-    for path, module in list(base.named_modules()):
-        if type(module) is nn.Linear and module is not head:
-            base.set_submodule(path, Linear4bit(module))
