@@ -19,6 +19,7 @@ from trex_ds.tracking import Tracker
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
+from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
@@ -43,6 +44,7 @@ def train(recipe: Recipe) -> Summary:
     device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
     with naming_the_rank():
+        check_nodes(recipe)
         unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
         tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0)
         prepared = prepare(recipe, device)
@@ -108,7 +110,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     tracker.log_artifact(adapter, ADAPTER_FOLDER)
     tracker.log_artifact(output / RECIPE_FILE)
     return Summary(
-        base=Evaluation.load(output / "evaluation_base.json"),
+        base=on_rank_zero(lambda: Evaluation.load(output / "evaluation_base.json")),
         adapted=adapted,
         trainable_parameters=trainable,
         base_parameters=total - trainable,
