@@ -103,12 +103,12 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
             if watch is not None:
                 watch.leave()
             raise
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        if watch is not None and _broken_by_a_peer(error):
-            message = f"{watch.why_broken() or 'another rank did not answer'}. {WAY_OUT}"
-        failed = f"rank {os.environ['RANK']} on {socket.gethostname()} failed: {message}"
-        print(failed, file=sys.stderr, flush=True)
+        message, verb = f"{type(error).__name__}: {error}", "failed"
+        if watch is not None and _broken_by_a_peer(error) and (reason := watch.why_broken()):
+            message, verb = f"{reason}. {WAY_OUT} (Here: {message})", "stops"
+        else:
+            traceback.print_exc()
+        print(f"rank {os.environ['RANK']} on {socket.gethostname()} {verb}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         if watch is not None:
             watch.fail(message)

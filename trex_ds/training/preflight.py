@@ -52,8 +52,8 @@ def check_nodes(recipe: Recipe) -> None:
     is_first = job is None or job.rank == 0
     own = f".preflight-{uuid.uuid4().hex}"
     try:
-        written: list[Any] = [own, _write(output / own) if is_first else None]
-        token, problem = job.exchange("the write test", written, ANSWER_SECONDS)[0] if job else written
+        written: list[Any] = [own, str(output), _write(output / own) if is_first else None]
+        token, folder, problem = job.exchange("the write test", written, ANSWER_SECONDS)[0] if job else written
         facts = _facts(recipe, is_first, None if problem else output / token)
         found = job.exchange("the preflight", facts, ANSWER_SECONDS) if job else [facts]
     finally:
@@ -64,7 +64,7 @@ def check_nodes(recipe: Recipe) -> None:
     problems += [f"{name}: {line}" for name, one in zip(names, found, strict=True) for line in one["problems"]]
     problems += _differences(names, [one["versions"] for one in found])
     if apart := [name for name, one in zip(names, found, strict=True) if not one["sees_token"]]:
-        line = f"output_dir: what {names[0]} writes to {output} is not seen by {', '.join(apart)}"
+        line = f"output_dir: what {names[0]} writes to {folder} is not seen by {', '.join(apart)}"
         if recipe.training.save_every or recipe.training.resume:
             problems.append(f"{line}; checkpoints need a folder that all nodes share: name one, or save none")
         elif is_first:
@@ -127,9 +127,7 @@ def _too_full(name: str, folder: Path) -> str | None:
     free = shutil.disk_usage(existing).free / 2**30
     if free >= FREE_GIB:
         return None
-    return (
-        f"{name}: {folder} has {free:.2f} GiB of free disk, less than {FREE_GIB:g}; make room, or name another folder"
-    )
+    return f"{name}: {folder} has {free:.2f} GiB free, less than {FREE_GIB:g} GiB; make room, or name another folder"
 
 
 def _differences(names: Sequence[str], found: Sequence[dict[str, str]]) -> list[str]:
