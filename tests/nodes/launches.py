@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.nodes.namespaces import Nodes
 from tests.training.jobs import ROOT, losses, write_recipe
 
@@ -83,3 +85,10 @@ def wait_for_ends(started: Sequence[subprocess.Popen], folder: Path, seconds: fl
             text = log(folder, number).read_text()[-4000:]
             raise AssertionError(f"node {number} did not end in {seconds} s:\n{text}") from None
     return [process.returncode for process in started]
+
+
+def assert_same_losses(output: Path, alone: dict[int, float]) -> None:
+    """The first steps have the losses of one process."""
+    found = losses(output)
+    assert len(set(alone.values())) == STEPS
+    assert {step: found[step] for step in alone} == pytest.approx(alone, abs=2e-6)

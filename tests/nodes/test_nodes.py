@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -13,41 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests.nodes import launches, namespaces
-from tests.nodes.launches import FOREVER, STEPS, by_deepspeed, by_torchrun, log, write_job
+from tests.nodes.launches import FOREVER, assert_same_losses, by_deepspeed, by_torchrun, log, write_job
 from tests.nodes.namespaces import Nodes
-from tests.ranks import run_ranks
-from tests.training.jobs import ROOT, ZERO3, losses, run_job
+from tests.training.jobs import ROOT
 
 NODE_LIST = "nodes[0-1]"
 WHY_NOT = namespaces.why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 
-@pytest.fixture(autouse=True)
-def on_cpus(monkeypatch):
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("nodes")
-
-
-@pytest.fixture(scope="module")
-def alone(folder) -> dict[int, float]:
-    """The losses of one process without ZeRO."""
-    (folder / "no_zero.json").write_text(json.dumps({**ZERO3, "zero_optimization": {"stage": 0}}))
-    (result,) = run_ranks(1, folder, run_job, write_job(folder, 1, training__deepspeed=str(folder / "no_zero.json")))
-    return result["losses"]
-
-
-def assert_same_losses(output: Path, alone: dict[int, float]) -> None:
-    found = losses(output)
-    assert len(set(alone.values())) == STEPS
-    assert {step: found[step] for step in alone} == pytest.approx(alone, abs=2e-6)
 
 
 def assert_nothing_left(nodes: Nodes) -> None:
@@ -57,52 +33,52 @@ def assert_nothing_left(nodes: Nodes) -> None:
         time.sleep(0.2)
 
 
-def test_cut_link_ends_both_nodes_and_each_names_the_other(folder, alone):
+def test_cut_link_ends_both_nodes_and_each_names_the_other(folder, alone, tmp_path):
     output = folder / "cut"
     job = write_job(folder, 2, output_dir=str(output), training__timeout_minutes=0.5)
     arguments = ["--config", str(job), "--training.max_steps", str(FOREVER)]
     with Nodes(2) as nodes:
         commands = [by_deepspeed(nodes, number, 1, folder, *arguments) for number in range(2)]
-        started = launches.start_all(nodes, commands, folder)
-        launches.wait_for_steps(output, started, folder)
+        started = launches.start_all(nodes, commands, tmp_path)
+        launches.wait_for_steps(output, started, tmp_path)
         nodes.cut(1)
-        codes = launches.wait_for_ends(started, folder)
+        codes = launches.wait_for_ends(started, tmp_path)
         assert_nothing_left(nodes)
     assert_same_losses(output, alone)
     assert 0 not in codes
-    assert "rank 1 on node1" in log(folder, 0).read_text()
-    assert "rank 0 on node0, which keeps the ranks together, has not answered" in log(folder, 1).read_text()
+    assert "rank 1 on node1" in log(tmp_path, 0).read_text()
+    assert "rank 0 on node0, which keeps the ranks together, has not answered" in log(tmp_path, 1).read_text()
     for number in range(2):
-        assert "--training.resume true" in log(folder, number).read_text()
+        assert "--training.resume true" in log(tmp_path, number).read_text()
 
 
-def test_killed_node_ends_all_others(folder, alone):
+def test_killed_node_ends_all_others(folder, alone, tmp_path):
     output = folder / "killed"
     job = write_job(folder, 3, output_dir=str(output), training__timeout_minutes=0.5)
     arguments = ["--config", str(job), "--training.max_steps", str(FOREVER)]
     with Nodes(3) as nodes:
         commands = [by_deepspeed(nodes, number, 1, folder, *arguments) for number in range(3)]
-        started = launches.start_all(nodes, commands, folder)
-        launches.wait_for_steps(output, started, folder)
+        started = launches.start_all(nodes, commands, tmp_path)
+        launches.wait_for_steps(output, started, tmp_path)
         nodes.kill(1)
-        codes = launches.wait_for_ends(started, folder)
+        codes = launches.wait_for_ends(started, tmp_path)
         assert_nothing_left(nodes)
     assert_same_losses(output, alone)
     assert 0 not in codes
     for number in (0, 2):
-        text = log(folder, number).read_text()
+        text = log(tmp_path, number).read_text()
         assert f"rank {number} on node{number}" in text
         assert "rank 1 on node1" in text
 
 
-def test_three_nodes_of_two_ranks_by_torchrun(folder, alone):
+def test_three_nodes_of_two_ranks_by_torchrun(folder, alone, tmp_path):
     output = folder / "torchrun"
     job = write_job(folder, 6, output_dir=str(output))
     with Nodes(3) as nodes:
         commands = [by_torchrun(nodes, number, 2, folder, "--config", str(job)) for number in range(3)]
-        codes = launches.wait_for_ends(launches.start_all(nodes, commands, folder), folder)
+        codes = launches.wait_for_ends(launches.start_all(nodes, commands, tmp_path), tmp_path)
         assert_nothing_left(nodes)
-    assert codes == [0, 0, 0], log(folder, 0).read_text()[-4000:]
+    assert codes == [0, 0, 0], log(tmp_path, 0).read_text()[-4000:]
     assert_same_losses(output, alone)
     assert (output / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -113,14 +89,14 @@ while [ "${1#--}" != "$1" ]; do shift; done
 """
 
 
-def write_slurm(folder: Path, nodes: Nodes) -> Path:
+def write_slurm(folder: Path, tmp_path: Path, nodes: Nodes) -> Path:
     """A folder with `srun` and `scontrol`; what a node prints is in its log."""
     programs = folder / "slurm"
     programs.mkdir()
     lines, waits = [], []
     for number in range(len(nodes.addresses)):
         place = shlex.join(nodes.command(number, []))
-        own = f"--data.cache {folder}/cache{number} --output_dir {folder}/slurm{number} > {log(folder, number)} 2>&1"
+        own = f"--data.cache {folder}/cache{number} --output_dir {folder}/slurm{number} > {log(tmp_path, number)} 2>&1"
         lines.append(f'SLURM_NODEID={number} {place} "$@" {own} & node{number}=$!\n')
         waits.append(f"wait $node{number} || exit $?\n")
     (programs / "srun").write_text(SRUN + "".join(lines + waits))
@@ -131,10 +107,10 @@ def write_slurm(folder: Path, nodes: Nodes) -> Path:
     return programs
 
 
-def test_slurm_script_on_two_nodes_of_two_ranks_that_share_no_folder(folder, alone, monkeypatch):
+def test_slurm_script_on_two_nodes_of_two_ranks_that_share_no_folder(folder, alone, tmp_path):
     job = write_job(folder, 4, output_dir=str(folder / "unused"))
     with Nodes(2) as nodes:
-        programs = write_slurm(folder, nodes)
+        programs = write_slurm(folder, tmp_path, nodes)
         slurm = {
             "SLURM_SUBMIT_DIR": str(ROOT),
             "SLURM_JOB_NODELIST": NODE_LIST,
@@ -147,10 +123,10 @@ def test_slurm_script_on_two_nodes_of_two_ranks_that_share_no_folder(folder, alo
         command = ["bash", str(ROOT / "launch" / "slurm" / "train.sbatch"), "--config", str(job)]
         done = subprocess.run(command, env=os.environ | slurm, cwd=folder, capture_output=True, text=True, timeout=500)
         assert_nothing_left(nodes)
-    assert done.returncode == 0, done.stderr + log(folder, 0).read_text()[-4000:]
+    assert done.returncode == 0, done.stderr + log(tmp_path, 0).read_text()[-4000:]
     assert_same_losses(folder / "slurm0", alone)
     assert (folder / "slurm0" / "adapter" / "adapter_model.safetensors").is_file()
-    assert "is not seen by rank 2 on node1, rank 3 on node1" in log(folder, 0).read_text()
+    assert "is not seen by rank 2 on node1, rank 3 on node1" in log(tmp_path, 0).read_text()
     # Each node has prepared its own data, and only the first has results.
     assert (folder / "cache1" / "intuition").is_dir()
     assert not (folder / "slurm1" / "adapter").exists()

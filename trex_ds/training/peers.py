@@ -23,8 +23,8 @@ import torch.distributed as dist
 from trex_ds.distributed import PeerError
 
 WAY_OUT = (
-    "The first error in the logs of all nodes is the cause. Start all nodes again, with --training.resume true if "
-    "there is a checkpoint."
+    "Look at that node, its log and the network; then start all nodes again, with --training.resume true if there is "
+    "a checkpoint."
 )
 _LONGEST_BEAT_SECONDS = 5.0
 _BEATS_IN_LIMIT = 6
@@ -148,13 +148,13 @@ class Watch:
         for rank, value in enumerate(self._found):
             if value.startswith(_FAILED) and rank != self._peers.rank:
                 return f"{self._peers.name(rank)} failed: {value.removeprefix(_FAILED)}"
-        if now - self._answered > limit and self._found[0] != _DONE:
-            return f"{self._peers.name(0)}, which keeps the ranks together, has not answered for {limit:.0f} s"
         silent = [
             self._peers.name(rank)
             for rank, heard in enumerate(self._heard)
             if now - heard > limit and self._found[rank] != _DONE
         ]
+        if silent and now - self._answered > 2 * self._interval and self._found[0] != _DONE:
+            return f"{self._peers.name(0)}, which keeps the ranks together, has not answered for {limit:.0f} s"
         return f"nothing was heard for {limit:.0f} s from {', '.join(silent)}" if silent else None
 
     def _stop_saying(self, word: str) -> None:

@@ -64,7 +64,7 @@ def check_nodes(recipe: Recipe) -> None:
     problems += [f"{name}: {line}" for name, one in zip(names, found, strict=True) for line in one["problems"]]
     problems += _differences(names, [one["versions"] for one in found])
     if apart := [name for name, one in zip(names, found, strict=True) if not one["sees_token"]]:
-        line = f"output_dir: what {names[0]} writes to {folder} is not seen by {', '.join(apart)}"
+        line = f"output_dir: what {names[0]} writes to {folder} is not seen by {_few(apart)}"
         if recipe.training.save_every or recipe.training.resume:
             problems.append(f"{line}; checkpoints need a folder that all nodes share: name one, or save none")
         elif is_first:
