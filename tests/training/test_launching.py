@@ -12,6 +12,7 @@ import torch
 
 from tests.ranks import run_ranks, run_to_the_end
 from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
+from trex_ds.training import launching
 from trex_ds.training.launching import naming_the_rank, start_distributed
 
 HOST = socket.gethostname()
@@ -35,6 +36,33 @@ def work_alone() -> list[int]:
 
 def test_work_of_one_rank_may_take_longer_than_the_limit(tmp_path):
     assert run_ranks(2, tmp_path, work_alone) == [[7, 14], [7, 14]]
+
+
+def join_without_a_gpu() -> str:
+    """Rank 0 as if it had one."""
+    try:
+        launching._make_group("nccl" if os.environ["RANK"] == "0" else "gloo", LIMIT)
+    except ValueError as error:
+        return str(error)
+    return "nothing raised"
+
+
+def test_rank_without_the_gpu_that_others_have_is_named(tmp_path):
+    first, second = run_ranks(2, tmp_path, join_without_a_gpu)
+    assert first == second
+    assert f"rank 1 on {HOST}: sees no GPU, but other ranks do" in first
+
+
+def join_alone() -> None:
+    launching.JOIN_SECONDS = 5.0
+    if os.environ["RANK"] == "0":
+        start_distributed(LIMIT)
+
+
+def test_rank_that_does_not_start_is_named(tmp_path):
+    (code, text), _ = run_to_the_end(2, tmp_path, join_alone)
+    assert code == 1
+    assert "rank 1 did not come to the start of the job within 6 s" in text
 
 
 def fail_on_rank_one() -> None:

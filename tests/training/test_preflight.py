@@ -140,6 +140,19 @@ def test_all_reduce_that_does_not_end_is_an_error(found):
     assert found[0]["hangs"].startswith("PeerError: all ranks began an all-reduce over gloo, and it did not end")
 
 
+def test_checkpoint_of_another_number_of_ranks_is_refused(tmp_path):
+    states = tmp_path / "run" / "checkpoint-10" / "global_step10"
+    states.mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-9").mkdir()
+    file = write_recipe(tmp_path)
+    for number in range(2):
+        (states / f"zero_pp_rank_{number}_mp_rank_00_optim_states.pt").touch()
+    message = outcome(file, "--training.resume", "true")
+    assert re.search(r"training.resume: \S+/checkpoint-10 was written by 2 ranks, and this job has 1;", message)
+    (states / "zero_pp_rank_1_mp_rank_00_optim_states.pt").unlink()
+    assert outcome(file, "--training.resume", "true") == "passed"
+
+
 def test_one_process_checks_its_own_folders(tmp_path, monkeypatch):
     file = write_recipe(tmp_path)
     assert outcome(file) == "passed"

@@ -108,7 +108,7 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
             message, verb = f"{reason}. {WAY_OUT} (Here: {message})", "stops"
         else:
             traceback.print_exc()
-        print(f"rank {os.environ['RANK']} on {socket.gethostname()} {verb}: {message}", file=sys.stderr, flush=True)
+        print(f"\nrank {os.environ['RANK']} on {socket.gethostname()} {verb}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         if watch is not None:
             watch.fail(message)
@@ -136,6 +136,8 @@ def _make_group(backend: str, timeout_minutes: float) -> Peers | None:
     store = dist.PrefixStore("process group", found.store)
     try:
         dist.init_process_group(backend, store=store, rank=found.rank, world_size=world, timeout=limit)
+        if backend != "gloo":  # which alone connects at once: in time, while the patient group's attempts have no end
+            dist.destroy_process_group(dist.new_group(backend="gloo", timeout=limit))
         use_patient_group(dist.new_group(backend="gloo", timeout=_PATIENCE))
     except RuntimeError as error:
         interface = os.environ.get("GLOO_SOCKET_IFNAME", "not set")

@@ -139,7 +139,7 @@ class Watch:
         # Apart from the thread that talks, which a cut link may keep in a system call for ever.
         while not self._stopped.wait(self._interval / 2):
             if reason := self._lost(self._limit):
-                print(f"{self._peers.own_name} stops: {reason}. {WAY_OUT}", file=sys.stderr, flush=True)
+                print(f"\n{self._peers.own_name} stops: {reason}. {WAY_OUT}", file=sys.stderr, flush=True)
                 os._exit(1)
 
     def _lost(self, limit: float) -> str | None:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from trex_ds.config import ConfigError
-from trex_ds.distributed import PeerError, collective_device, local_rank
+from trex_ds.distributed import PeerError, collective_device, local_rank, world_size
 from trex_ds.training.launching import peers
 from trex_ds.training.peers import Peers
 from trex_ds.version import __version__
@@ -97,6 +97,8 @@ def _facts(recipe: Recipe, is_first: bool, token: Path | None) -> dict[str, Any]
         own.unlink(missing_ok=True)
     if is_first or (local_rank() == 0 and recipe.training.save_every):
         problems.append(_too_full("output_dir", output))
+    if is_first and recipe.training.resume:
+        problems.append(_of_other_ranks(output))
     if local_rank() == 0:
         problems.append(_too_full("data.cache", cache))
     return {"versions": versions(), "sees_token": sees_token, "problems": [line for line in problems if line]}
@@ -128,6 +130,20 @@ def _too_full(name: str, folder: Path) -> str | None:
     if free >= FREE_GIB:
         return None
     return f"{name}: {folder} has {free:.2f} GiB free, less than {FREE_GIB:g} GiB; make room, or name another folder"
+
+
+def _of_other_ranks(output: Path) -> str | None:
+    """Whether the latest checkpoint is of another number of ranks, between which DeepSpeed does not convert it."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    latest = get_last_checkpoint(output)
+    found = len({file.name for file in Path(latest).glob("global_step*/*_optim_states.pt")}) if latest else 0
+    if found in (0, world_size()):
+        return None
+    return (
+        f"training.resume: {latest} was written by {found} ranks, and this job has {world_size()}; start as many, on "
+        "as many nodes as you like"
+    )
 
 
 def _differences(names: Sequence[str], found: Sequence[dict[str, str]]) -> list[str]:

@@ -16,6 +16,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.tasks import show
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def prepare_ahead(recipe: Recipe, num_shown: int) -> Prepared:
     quiet_libraries()
     device = start_distributed(recipe.training.timeout_minutes)
     with naming_the_rank():
+        check_nodes(recipe)
         prepared = prepare(recipe, device)
         if rank() == 0:
             if num_shown:
