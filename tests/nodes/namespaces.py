@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 # What `ip netns exec` leaves shared is the host's name, which error messages are to tell.
-_NAMED = ["unshare", "--uts", "sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname; exec "$@"']
+_NAME = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
+_NAMED = ["unshare", "--uts", sys.executable, "-c", _NAME]
 
 
 def why_not() -> str | None:
