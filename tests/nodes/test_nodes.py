@@ -86,6 +86,7 @@ def test_three_nodes_of_two_ranks_by_torchrun(folder, alone, tmp_path):
 SRUN = """#!/bin/sh
 # Stands for SLURM's: the command once on each node, with that node's variables.
 while [ "${1#--}" != "$1" ]; do shift; done
+test "$SRUN_CPUS_PER_TASK" = 2 || exit 9
 """
 
 
@@ -116,6 +117,7 @@ def test_slurm_script_on_two_nodes_of_two_ranks_that_share_no_folder(folder, alo
             "SLURM_JOB_NODELIST": NODE_LIST,
             "SLURM_NNODES": "2",
             "SLURM_JOB_ID": "4711",
+            "SLURM_CPUS_PER_TASK": "2",
             "RANKS_PER_NODE": "2",
             "PYTHON": sys.executable,
             "PATH": f"{programs}:{os.environ['PATH']}",

@@ -103,15 +103,16 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
             if watch is not None:
                 watch.leave()
             raise
-        message, verb = f"{type(error).__name__}: {error}", "failed"
+        message = f"{type(error).__name__}: {error}"
         if watch is not None and _broken_by_a_peer(error) and (reason := watch.why_broken()):
-            message, verb = f"{reason}. {WAY_OUT} (Here: {message})", "stops"
+            outcome, rest = f"stops: {reason}", f". {WAY_OUT} (Here: {message})"
         else:
             traceback.print_exc()
-        print(f"\nrank {os.environ['RANK']} on {socket.gethostname()} {verb}: {message}", file=sys.stderr, flush=True)
+            outcome, rest = f"failed: {message}", ""
+        print(f"\nrank {os.environ['RANK']} on {socket.gethostname()} {outcome}{rest}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         if watch is not None:
-            watch.fail(message)
+            watch.fail(outcome)
         os._exit(1)
     if watch is not None:
         watch.leave()

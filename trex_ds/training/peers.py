@@ -28,7 +28,7 @@ WAY_OUT = (
 )
 _LONGEST_BEAT_SECONDS = 5.0
 _BEATS_IN_LIMIT = 6
-_DONE, _FAILED = "done", "failed: "
+_DONE, _ENDED = "done", "ended: "
 
 
 class Peers:
@@ -106,9 +106,9 @@ class Watch:
         """This rank has done its part: its silence will mean nothing."""
         self._stop_saying(_DONE)
 
-    def fail(self, message: str) -> None:
-        """Tell all ranks that this one ends, and leave them the time to hear it before its node's ranks are ended."""
-        self._stop_saying(_FAILED + message)
+    def fail(self, outcome: str) -> None:
+        """Tell all ranks how this one ended ("failed: ..."), and leave them the time to hear it."""
+        self._stop_saying(_ENDED + outcome)
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
@@ -146,8 +146,8 @@ class Watch:
         """Who has failed, or has been silent for `limit` seconds."""
         now = time.monotonic()
         for rank, value in enumerate(self._found):
-            if value.startswith(_FAILED) and rank != self._peers.rank:
-                return f"{self._peers.name(rank)} failed: {value.removeprefix(_FAILED)}"
+            if value.startswith(_ENDED) and rank != self._peers.rank:
+                return f"{self._peers.name(rank)} {value.removeprefix(_ENDED)}"
         silent = [
             self._peers.name(rank)
             for rank, heard in enumerate(self._heard)
