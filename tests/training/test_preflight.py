@@ -44,6 +44,11 @@ def no_room_for_a_byte() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def come_but_do_not_add(job: Any) -> None:
+    job.exchange("the first all-reduce", None, 5.0)
+    time.sleep(5)
+
+
 def check_everything(file: Path, folder: Path) -> dict[str, Any]:
     """Every case once; rank 1 is the one with the problem."""
     from trex_ds.training.launching import start_distributed
@@ -74,7 +79,7 @@ def check_everything(file: Path, folder: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preflight, "ANSWER_SECONDS", 5.0)
         if second:
-            patch.setattr(preflight, "_all_reduce", lambda job: job.exchange("the first all-reduce", None, 5.0))
+            patch.setattr(preflight, "_all_reduce", come_but_do_not_add)
         found["hangs"] = outcome(file)
         if second:
             patch.setattr(preflight, "_all_reduce", lambda job: time.sleep(8))

@@ -87,7 +87,8 @@ def naming_the_rank() -> Iterator[None]:
     """
     watch = None
     if _JOB.peers is not None:
-        watch = Watch(_JOB.peers, 60 * _JOB.timeout_minutes, number=next(_JOB.watches))
+        with _leaving_at_once():
+            watch = Watch(_JOB.peers, 60 * _JOB.timeout_minutes, next(_JOB.watches), JOIN_SECONDS)
     with _leaving_at_once(watch):
         yield
 

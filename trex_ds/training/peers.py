@@ -72,7 +72,12 @@ class Peers:
             missing = [self.name(rank) for rank, key in enumerate(keys) if not self.store.check([key])]
             message = f"{', '.join(missing)} did not come to {topic} within {seconds:g} s"
             raise PeerError(f"{message}; look at the log of that node, and whether it reaches this one") from None
-        return [json.loads(found) for found in self.store.multi_get(keys)]
+        values = [json.loads(found) for found in self.store.multi_get(keys)]
+        self.store.set(f"{keys[self.rank]}/read", "")
+        if self.rank == 0:  # it may end the job for what it has read, and the store with it
+            with suppress(dist.DistStoreError):
+                self.store.wait([f"{key}/read" for key in keys], timedelta(seconds=seconds))
+        return values
 
 
 class Watch:
@@ -85,14 +90,20 @@ class Watch:
         peers: all ranks.
         limit: how many seconds a rank may be silent.
         number: how many watches this process had before.
+        join_seconds: how long to wait until all ranks have one.
+
+    Raises:
+        PeerError: some ranks have none in time; names them.
     """
 
-    def __init__(self, peers: Peers, limit: float, number: int):
+    def __init__(self, peers: Peers, limit: float, number: int, join_seconds: float):
         self._peers = peers
         self._limit = limit
         self._interval = min(_LONGEST_BEAT_SECONDS, limit / _BEATS_IN_LIMIT)
         self._store = dist.PrefixStore(f"watch {number}", _connect(limit, serve=False))
         self._ranks = [str(rank) for rank in range(peers.world)]
+        self._store.set(self._ranks[peers.rank], "")
+        peers.exchange("the watch", None, join_seconds)  # to read what is not there yet would block
         self._found = [""] * peers.world
         self._answered = time.monotonic()
         self._heard = [self._answered] * peers.world
