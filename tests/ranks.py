@@ -48,6 +48,35 @@ def run_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments
     return results
 
 
+def run_to_the_end(
+    world: int, folder: Path, function: Callable[..., Any], *arguments: Any, endless: int | None = None
+) -> list[tuple[int | None, str]]:
+    """`function(*arguments)` on `world` ranks that may end in any way: exit code and standard error of each.
+
+    The code of the rank `endless`, which is killed when all others have ended, is None.
+    """
+    port = free_port()
+    processes = [
+        _CONTEXT.Process(target=_run, args=(rank, world, port, folder, _with_log, (folder, function, arguments)))
+        for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    for rank, process in enumerate(processes):
+        if rank != endless:
+            process.join(300)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return [(code, (folder / f"stderr{rank}").read_text()) for rank, code in enumerate(codes)]
+
+
+def _with_log(folder: Path, function: Callable[..., Any], arguments: tuple) -> None:
+    with (folder / f"stderr{os.environ['RANK']}").open("w") as stream:
+        os.dup2(stream.fileno(), 2)
+    function(*arguments)
+
+
 def _run(rank: int, world: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple) -> None:
     import torch
 

@@ -1,4 +1,8 @@
-"""The few collective helpers that the package shares; all of them also work in one process."""
+"""The few collective helpers that the package shares; all of them also work in one process.
+
+Ranks come to `on_rank_zero`, `agree` and `gather_objects` from work of very different length, so these wait
+without a limit in a job that trex_ds has started: `use_patient_group`. `sum_over_ranks` is for ranks in step.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,15 @@ T = TypeVar("T")
 
 class PeerError(RuntimeError):
     """Another rank failed, and this one stops with it; the message names it and its error."""
+
+
+_patient_group: dist.ProcessGroup | None = None
+
+
+def use_patient_group(group: dist.ProcessGroup) -> None:
+    """Exchange objects in `group` of all ranks on CPUs, whose timeout is longer than any work."""
+    global _patient_group
+    _patient_group = group
 
 
 def is_distributed() -> bool:
@@ -63,7 +76,7 @@ def on_rank_zero(function: Callable[[], T]) -> T:
         except Exception as exception:
             error = exception
             outcome[1] = f"{type(exception).__name__}: {exception}"
-    dist.broadcast_object_list(outcome, src=0, device=collective_device())
+    dist.broadcast_object_list(outcome, src=0, group=_patient_group)
     if error is not None:
         raise error
     if outcome[1] is not None:
@@ -80,13 +93,21 @@ def agree(error: Exception | None) -> None:
         if error is not None:
             raise error
         return
-    messages: list[Any] = [None] * world_size()
-    dist.all_gather_object(messages, None if error is None else f"{type(error).__name__}: {error}")
+    messages = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
     failed = [f"rank {r}: {message}" for r, message in enumerate(messages) if message is not None]
     if failed:
         raise PeerError("; ".join(failed))
+
+
+def gather_objects(value: T) -> list[T]:
+    """The `value` of every rank (pickled), in the order of ranks, on every rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_patient_group)
+    return values
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:

@@ -26,8 +26,8 @@ from trex_ds.tasks.harness_index import manager, quiet
 from trex_ds.tasks.harness_loading import Loaded, load_tasks
 from trex_ds.training.launching import naming_the_rank, start_distributed
 
-TIMEOUT_MINUTES = 30.0
-"""How long a rank waits for the others: batches of one round may differ in length."""
+TIMEOUT_MINUTES = 2.0
+"""How long a rank may be silent before the others give up."""
 EMBEDDING_BATCH = 32
 
 _BOOTSTRAP = 1000  # draws, for the errors of metrics that are no mean

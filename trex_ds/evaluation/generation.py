@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 from trex_ds.data import Collator
-from trex_ds.distributed import agree, rank, world_size
+from trex_ds.distributed import agree, gather_objects, rank, world_size
 from trex_ds.tasks import Example, Scorer
 
 
@@ -121,10 +120,7 @@ def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[t
     except Exception as exception:
         error = exception
     agree(error)
-    parts: list[Any] = [scored]
-    if world_size() > 1:
-        parts = [None] * world_size()
-        dist.all_gather_object(parts, scored)
+    parts = gather_objects(scored)
     collected = {index: value for part in parts for index, value in part.items()}
     assert sum(len(part) for part in parts) == len(collected) == len(questions), "an example was lost or repeated"
     return [collected[index] for index in range(len(questions))]

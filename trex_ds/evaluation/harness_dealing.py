@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch.distributed as dist
 from tqdm import tqdm
 
-from trex_ds.distributed import rank, world_size
+from trex_ds.distributed import gather_objects, rank, world_size
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,9 +31,6 @@ def run_dealt(batches: Sequence[Sequence[T]], run: Callable[[Sequence[T]], Seque
         outcome = run(batches[min(mine, len(batches) - 1)])
         if mine < len(batches):
             results[mine] = outcome
-    parts: list[Any] = [results]
-    if world_size() > 1:
-        parts = [None] * world_size()
-        dist.all_gather_object(parts, results)
+    parts = gather_objects(results)
     collected = {number: part for gathered in parts for number, part in gathered.items()}
     return [result for number in range(len(batches)) for result in collected[number]]

@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from trex_ds.config import to_dict
-from trex_ds.distributed import rank
+from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.files import atomic_path
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def load_adapter(model: Any, folder: Path) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sharded = any(hasattr(parameter, "ds_id") for parameter in trained)
     with deepspeed.zero.GatheredParameters(trained, modifier_rank=0, enabled=sharded):
-        if rank() == 0 or not sharded:
+        # Read by rank 0 alone: other nodes need not see the folder.
+        if not sharded:
+            set_peft_model_state_dict(model, on_rank_zero(lambda: load_file(folder / _WEIGHTS)))
+        elif rank() == 0:
             set_peft_model_state_dict(model, load_file(folder / _WEIGHTS))
 
 

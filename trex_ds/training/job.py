@@ -21,6 +21,7 @@ from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_d
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory import BASE
 from trex_ds.training.memory_record import MemoryRecord
+from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
@@ -45,6 +46,7 @@ def train(recipe: Recipe) -> Summary:
     device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
     with naming_the_rank():
+        check_nodes(recipe)
         unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
         tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0)
         prepared = prepare(recipe, device)
@@ -112,7 +114,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     tracker.log_artifact(adapter, ADAPTER_FOLDER)
     tracker.log_artifact(output / RECIPE_FILE)
     return Summary(
-        base=Evaluation.load(output / "evaluation_base.json"),
+        base=on_rank_zero(lambda: Evaluation.load(output / "evaluation_base.json")),
         adapted=adapted,
         trainable_parameters=trainable,
         base_parameters=base_parameters,

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from trex_ds.distributed import rank, world_size
+from trex_ds.distributed import gather_objects, rank, world_size
 from trex_ds.modeling import Linear4bit
 
 _ROLES = {
@@ -75,12 +74,7 @@ def held_by_this_rank(model: nn.Module, optimizer: Any = None) -> Held:
 
 def held_by_all_ranks(model: nn.Module, optimizer: Any = None) -> list[Held]:
     """`held_by_this_rank` of every rank, on every rank; a collective."""
-    own = held_by_this_rank(model, optimizer)
-    if world_size() == 1:
-        return [own]
-    everyone: list[Any] = [None] * world_size()
-    dist.all_gather_object(everyone, own)
-    return everyone
+    return gather_objects(held_by_this_rank(model, optimizer))
 
 
 def check_sharded(model: nn.Module) -> None:

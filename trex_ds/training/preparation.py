@@ -23,11 +23,11 @@ from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
 from trex_ds.data.packing import PackedSet, plan_rows
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
-from trex_ds.distributed import PeerError, agree, on_rank_zero, rank
+from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation import Question
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
-from trex_ds.modeling import load_tokenizer
+from trex_ds.modeling import fetch_base_model, load_tokenizer
 from trex_ds.tasks import Example, TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     """
     stages: list[Stage] = []
     try:
+        _fetch_model(recipe)
         tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
         store, folders = _examples(recipe, tokenizer, stages)
         evaluation_digests = store.evaluation.data.column("digest").to_numpy()
@@ -132,6 +133,17 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         store=store,
         stages=stages,
     )
+
+
+def _fetch_model(recipe: Recipe) -> None:
+    """Bring the base model to every node, where its ranks would else wait for a download inside a collective."""
+    error: Exception | None = None
+    if local_rank() == 0:
+        try:
+            fetch_base_model(recipe.model)
+        except (OSError, ValueError) as problem:
+            error = ValueError(f"model.name: {recipe.model.name} cannot be fetched: {problem}")
+    agree(error)
 
 
 def _examples(recipe: Recipe, tokenizer: Any, stages: list[Stage]) -> tuple[Store, list[Path]]:

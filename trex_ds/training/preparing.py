@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from trex_ds.distributed import on_rank_zero, rank
+from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.modeling import fetch_base_model
 from trex_ds.tasks import show
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def prepare_ahead(recipe: Recipe, num_shown: int) -> Prepared:
     quiet_libraries()
     device = start_distributed(recipe.training.timeout_minutes)
     with naming_the_rank():
-        on_rank_zero(lambda: fetch_base_model(recipe.model))
+        check_nodes(recipe)
         prepared = prepare(recipe, device)
         if rank() == 0:
             if num_shown:

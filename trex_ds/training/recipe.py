@@ -91,8 +91,8 @@ class TrainingConfig:
     """Steps between checkpoints; null: none but the final adapter."""
     resume: bool = False
     """Go on from the latest checkpoint in output_dir."""
-    timeout_minutes: PositiveFloat = 10.0
-    """How long a rank waits for the others before it gives up."""
+    timeout_minutes: PositiveFloat = 2.0
+    """How long a rank may be silent, or a collective of the training take, before the job is ended."""
 
     def problems(self) -> list[str]:
         """A DeepSpeed configuration that is not there, is no JSON, or could not save what it trains."""
