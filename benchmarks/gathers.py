@@ -1,6 +1,6 @@
 """How often ZeRO-3 gathers in a training step, by what it fetches ahead and what it keeps whole on every rank.
 
-    deepspeed --num_accelerators 2 benchmarks/gathers.py [--rounds 6] [--output FILE]
+    deepspeed --num_accelerators 2 benchmarks/gathers.py [--rounds 2] [--output FILE]
 
 SmolLM2-135M with T-REX(4, 8) on all linears, in bfloat16 and in nf4, under the configurations of ds_configs/
 and under changes of them. Steps of all take turns in one process group; a round gives a ratio to the first.
@@ -116,7 +116,7 @@ def measure(quantization: str | None, rounds: int, device: torch.device) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gathers.json"))
     parser.add_argument("--local_rank")
     given = parser.parse_args()
