@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+import torch
+
+# The libraries that the fork server has loaded touch a GPU where there is one, and CUDA does not survive a fork.
+_CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
 
 
 def free_port() -> int:
@@ -78,8 +81,6 @@ def _with_log(folder: Path, function: Callable[..., Any], arguments: tuple) -> N
 
 
 def _run(rank: int, world: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple) -> None:
-    import torch
-
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),

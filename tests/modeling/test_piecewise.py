@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 pytest.importorskip("bitsandbytes")
 
@@ -60,6 +61,27 @@ def test_all_but_the_linears_has_the_asked_type(tmp_path):
     loaded = load(tmp_path, torch.bfloat16)
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
     assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_saved_buffers_are_read(tmp_path):
+    config = Gemma4TextConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        vocab_size_per_layer_input=96,
+        hidden_size_per_layer_input=8,
+    )
+    model = Gemma4ForCausalLM(config)
+    for layer in model.model.layers:
+        layer.layer_scalar.fill_(0.25)
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert [layer.layer_scalar.item() for layer in loaded.model.layers] == [0.25, 0.25]
+    torch.testing.assert_close(loaded(IDS).logits, rounded(model)(IDS).logits)
 
 
 def problems(folder) -> list[str]:

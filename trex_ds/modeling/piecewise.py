@@ -38,7 +38,7 @@ def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attent
     """
     from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
 
-    folder = _weights_folder(location, revision)
+    folder = weights_folder(location, revision)
     if problem := weights_problem(folder):
         raise ValueError(problem)
     model = _skeleton(folder, dtype, attention)
@@ -60,7 +60,17 @@ def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attent
                 made[id(empty)] = nn.Parameter(tensor, requires_grad=False)
                 shard(made[id(empty)])
             setattr(module, name, made[id(empty)])
+    _load_buffers(model, read)
     return model.eval()
+
+
+def _load_buffers(model: nn.Module, read: Callable[..., Tensor]) -> None:
+    """Buffers that were saved, in their own type, and the others as the model made them; whole on every rank."""
+    saved = model.state_dict().keys()
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            full = f"{path}.{name}" if path else name
+            setattr(module, name, read(full, buffer.dtype) if full in saved else buffer.to(_device()))
 
 
 def weights_problem(folder: Path) -> str | None:
@@ -77,12 +87,14 @@ def weights_problem(folder: Path) -> str | None:
     return None
 
 
-def _weights_folder(location: str, revision: str | None) -> Path:
+def weights_folder(location: str, revision: str | None) -> Path:
+    """A saved model's folder: `location` itself, or where the hub's copy of it is."""
     if Path(location).is_dir():
         return Path(location)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(location, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    patterns = ["*.json", "model*.safetensors"]
+    return Path(snapshot_download(location, revision=revision, allow_patterns=patterns))
 
 
 def _skeleton(folder: Path, dtype: torch.dtype, attention: str) -> Any:
@@ -112,7 +124,9 @@ def _files_of(folder: Path, model: Any) -> dict[str, Path]:
     else:
         with safe_open(folder / _SINGLE, framework="pt") as tensors:
             found = dict.fromkeys(tensors.keys(), folder / _SINGLE)
-    wanted = [name for name, _ in model.named_parameters()]  # a tied tensor under its first name alone
+    parameters = [name for name, _ in model.named_parameters()]  # a tied tensor under its first name alone
+    buffers = [name for name, _ in model.named_buffers() if name in model.state_dict()]
+    wanted = parameters + buffers
     if missing := [name for name in wanted if name not in found]:
         raise ValueError(
             f"{str(folder)!r} lacks {len(missing)} tensors of a {type(model).__name__}, {missing[0]} for one; where "
@@ -121,12 +135,12 @@ def _files_of(folder: Path, model: Any) -> dict[str, Path]:
     return found
 
 
-def _reader(files: dict[str, Path], dtype: torch.dtype) -> Callable[[str], Tensor]:
+def _reader(files: dict[str, Path], dtype: torch.dtype) -> Callable[..., Tensor]:
     from safetensors import safe_open
 
     device = _device()
 
-    def read(name: str) -> Tensor:
+    def read(name: str, dtype: torch.dtype = dtype) -> Tensor:
         # Opened for each tensor: mapped pages are given back when it is closed.
         with safe_open(files[name], framework="pt") as tensors:
             return tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)

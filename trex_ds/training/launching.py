@@ -128,8 +128,8 @@ def _make_group(backend: str, timeout_minutes: float) -> Peers | None:
     if world == 1:
         dist.init_process_group(backend)
         return None
-    _name_interface()
     found = Peers(max(60 * timeout_minutes, JOIN_SECONDS))
+    _name_interface(found)
     backends = found.exchange("the choice of devices", backend, JOIN_SECONDS)
     if len(set(backends)) > 1:
         without = ", ".join(found.name(rank) for rank, own in enumerate(backends) if own != "nccl")
@@ -150,23 +150,34 @@ def _make_group(backend: str, timeout_minutes: float) -> Peers | None:
     return found
 
 
-def _name_interface() -> None:
-    """Let gloo use the interface that leads to rank 0.
+def _name_interface(peers: Peers) -> None:
+    """Let gloo use the interface that leads to rank 0, and on rank 0's node the one that leads to another.
 
     It would take the address that the host's own name has, which is often 127.0.1.1, where no other
     node finds it.
     """
     local = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or os.environ["WORLD_SIZE"])
-    if local == int(os.environ["WORLD_SIZE"]) or os.environ.get("GLOO_SOCKET_IFNAME"):
+    if local == int(os.environ["WORLD_SIZE"]):
         return
+    own = _address_towards(os.environ["MASTER_ADDR"])
+    addresses = peers.exchange("the choice of interfaces", own, JOIN_SECONDS)
+    if os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    if own.startswith("127."):
+        own = next((_address_towards(other) for other in addresses if other and not other.startswith("127.")), "")
+    for name, found in psutil.net_if_addrs().items():
+        if name != "lo" and any(one.address == own for one in found):
+            os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _address_towards(host: str) -> str:
+    """This machine's address on the way to `host`; "" if there is none."""
     with suppress(OSError):
-        family, kind, _, _, address = socket.getaddrinfo(os.environ["MASTER_ADDR"], 9, type=socket.SOCK_DGRAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(address)  # sends nothing, but chooses the way
-            own = probe.getsockname()[0]
-        for name, addresses in psutil.net_if_addrs().items():
-            if name != "lo" and any(found.address == own for found in addresses):
-                os.environ["GLOO_SOCKET_IFNAME"] = name
+            return probe.getsockname()[0]
+    return ""
 
 
 def quiet_libraries() -> None:

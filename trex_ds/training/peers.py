@@ -148,8 +148,15 @@ class Watch:
 
     def _judge(self) -> None:
         # Apart from the thread that talks, which a cut link may keep in a system call for ever.
-        while not self._stopped.wait(self._interval / 2):
-            if reason := self._lost(self._limit):
+        while True:
+            before = time.monotonic()
+            if self._stopped.wait(self._interval / 2):
+                return
+            if time.monotonic() - before > 2 * self._interval:
+                # This process itself was stopped, and likely all of the job with it: what it knows is old.
+                self._answered = time.monotonic()
+                self._heard = [self._answered] * self._peers.world
+            elif reason := self._lost(self._limit):
                 print(f"\n{self._peers.own_name} stops: {reason}. {WAY_OUT}", file=sys.stderr, flush=True)
                 os._exit(1)
 

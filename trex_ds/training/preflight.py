@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "accelerate", "bitsandbytes")
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 120.0
 """How long each check waits for the slowest rank."""
 FREE_GIB = 1.0
 """What must be free where a job writes: enough for data and adapters of some size, not for every checkpoint."""
-_LOOKS, _LOOK_SECONDS = 20, 0.5  # a network file system may show a new file late
+# A network file system may show a new file late, in a new folder by up to a minute.
+_LOOKS, _LOOKS_IF_NEEDED, _LOOK_SECONDS = 20, 150, 0.5
 
 
 def check_nodes(recipe: Recipe) -> None:
@@ -89,7 +90,8 @@ def versions() -> dict[str, str]:
 def _facts(recipe: Recipe, is_first: bool, token: Path | None) -> dict[str, Any]:
     """What this rank says of itself; `token` is the file that rank 0 has written."""
     output, cache = Path(recipe.output_dir), recipe.data.cache_path()
-    sees_token = token is None or _sees(token)
+    needed = bool(recipe.training.save_every or recipe.training.resume)
+    sees_token = token is None or _sees(token, _LOOKS_IF_NEEDED if needed else _LOOKS)
     problems = []
     if token is not None and sees_token and recipe.training.save_every:
         own = output / f"{token.name}-{os.environ['RANK']}"  # of a checkpoint each rank writes a part
@@ -98,7 +100,7 @@ def _facts(recipe: Recipe, is_first: bool, token: Path | None) -> dict[str, Any]
     if is_first or (local_rank() == 0 and recipe.training.save_every):
         problems.append(_too_full("output_dir", output))
     if is_first and recipe.training.resume:
-        problems.append(_of_other_ranks(output))
+        problems.append(_checkpoint_problem(output))
     if local_rank() == 0:
         problems.append(_too_full("data.cache", cache))
     return {"versions": versions(), "sees_token": sees_token, "problems": [line for line in problems if line]}
@@ -114,8 +116,8 @@ def _write(file: Path) -> str | None:
     return None
 
 
-def _sees(file: Path) -> bool:
-    for _ in range(_LOOKS):
+def _sees(file: Path, looks: int) -> bool:
+    for _ in range(looks):
         if file.is_file():
             return True
         time.sleep(_LOOK_SECONDS)
@@ -132,11 +134,13 @@ def _too_full(name: str, folder: Path) -> str | None:
     return f"{name}: {folder} has {free:.2f} GiB free, less than {FREE_GIB:g} GiB; make room, or name another folder"
 
 
-def _of_other_ranks(output: Path) -> str | None:
-    """Whether the latest checkpoint is of another number of ranks, between which DeepSpeed does not convert it."""
+def _checkpoint_problem(output: Path) -> str | None:
+    """Why the latest checkpoint cannot be gone on from: half written, or of another number of ranks."""
     from transformers.trainer_utils import get_last_checkpoint
 
     latest = get_last_checkpoint(output)
+    if latest and not (Path(latest) / "trainer_state.json").is_file():  # which is written last
+        return f"training.resume: {latest} was not finished; delete it to go on from the one before, if there is one"
     found = len({file.name for file in Path(latest).glob("global_step*/*_optim_states.pt")}) if latest else 0
     if found in (0, world_size()):
         return None

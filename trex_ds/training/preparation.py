@@ -142,7 +142,7 @@ def _fetch_model(recipe: Recipe) -> None:
         try:
             fetch_base_model(recipe.model)
         except (OSError, ValueError) as problem:
-            error = ValueError(f"model.name: {recipe.model.name} cannot be fetched: {problem}")
+            error = ValueError(f"model.name: {recipe.model.name} cannot be used: {problem}")
     agree(error)
 
 

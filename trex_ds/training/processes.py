@@ -11,9 +11,13 @@ from trex_ds.config import ConfigError
 def check_processes_fit() -> None:
     """Refuse more processes on this machine than it has accelerators (GPUs, or CPU cores without one).
 
+    DS_ACCELERATOR=cpu hides the GPUs from this process: DeepSpeed heeds it, torch does not.
+
     Raises:
         ConfigError: with both numbers.
     """
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     processes = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
     if processes == 1:
         return

@@ -22,6 +22,9 @@ from trex_ds.tracking import TrackingConfig
 # Set by the job, not by a recipe.
 _NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
 
+# Keys of DeepSpeed's zero_optimization.
+_CHANGE_WEIGHTS = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "use_all_reduce_for_fetch_params")
+
 
 class _AdapterMethods:
     def problems(self) -> list[str]:
@@ -103,14 +106,15 @@ class TrainingConfig:
             config = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             return [f"deepspeed: {self.deepspeed} is not JSON: line {error.lineno}: {error.msg}"]
-        if config.get("fp16", {}).get("enabled"):
+        if (config.get("fp16") or {}).get("enabled"):
             return [
                 f"deepspeed: {self.deepspeed} has fp16 enabled; models are trained in bf16 or float32 here: remove it"
             ]
-        zero = config.get("zero_optimization", {})
+        zero = config.get("zero_optimization") or {}
         for part in ("offload_param", "offload_optimizer"):
-            folder = zero.get(part, {}).get("nvme_path")
-            if zero.get(part, {}).get("device") == "nvme" and not (folder and Path(folder).is_dir()):
+            offload = zero.get(part) or {}
+            folder = offload.get("nvme_path")
+            if offload.get("device") == "nvme" and not (folder and Path(folder).is_dir()):
                 return [
                     f"deepspeed: {self.deepspeed} has zero_optimization.{part}.nvme_path: {folder!r}, which is not a "
                     "folder of this machine; write the folder of a local disk there"
@@ -153,11 +157,18 @@ class Recipe:
         found: list[str] = []
         path = Path(self.training.deepspeed)
         if path.is_file() and not self.training.problems():
-            bf16 = json.loads(path.read_text()).get("bf16", {}).get("enabled", False)
+            config = json.loads(path.read_text())
+            bf16 = (config.get("bf16") or {}).get("enabled", False)
             if bf16 != "auto" and bf16 != (self.model.dtype == "bfloat16"):
                 found.append(
                     f"training.deepspeed: {path} has bf16.enabled: {str(bf16).lower()} but model.dtype is "
                     f"{self.model.dtype}; change one of them"
+                )
+            zero = config.get("zero_optimization") or {}
+            if self.model.quantization and (changing := [key for key in _CHANGE_WEIGHTS if zero.get(key)]):
+                found.append(
+                    f"training.deepspeed: {path} has zero_optimization.{changing[0]}, which changes weights as they "
+                    "are gathered and would spoil those in 4 bits; remove it"
                 )
         if self.intuition.centroids is not None:
             try:
