@@ -31,7 +31,7 @@ ZERO3 = {
 }
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, **sizes: int) -> None:
     tokenizer = make_tokenizer(CHATML)
     tokenizer.save_pretrained(folder)
     model = tiny_llama(
@@ -41,6 +41,7 @@ def write_model(folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         attn_implementation="sdpa",
+        **sizes,
     )
     model.save_pretrained(folder)
 
@@ -56,6 +57,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
     """A complete recipe in `folder`, with all that it names; `overrides` are by dotted name, dots as `__`."""
     if not (folder / "model").exists():
         write_model(folder / "model")
+    if not (folder / "tasks.jsonl").exists():
         write_tasks(folder / "tasks.jsonl")
         (folder / "zero3.json").write_text(json.dumps(ZERO3))
     recipe: dict[str, Any] = {

@@ -70,23 +70,13 @@ def test_deepspeed_configuration_that_could_not_save(tmp_path):
         read(file)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"zero_quantized_weights": True, "offload_param": None}, "zero_quantized_weights, which changes weights"),
-        (
-            {"offload_param": {"device": "nvme", "nvme_path": "/tmp"}},
-            "device: nvme, which hangs while a model in 4 bits",
-        ),
-    ],
-)
-def test_deepspeed_configuration_that_does_not_work_in_4_bits(tmp_path, change, message):
+def test_deepspeed_configuration_that_spoils_weights_in_4_bits(tmp_path):
     file = write_recipe(tmp_path)
     config = json.loads((tmp_path / "zero3.json").read_text())
-    config["zero_optimization"] |= change
+    config["zero_optimization"] |= {"zero_quantized_weights": True, "offload_param": None}
     (tmp_path / "zero3.json").write_text(json.dumps(config))
     read(file)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match="zero_quantized_weights, which changes weights"):
         read(file, "--model.quantization", "nf4")
 
 

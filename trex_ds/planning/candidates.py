@@ -71,10 +71,7 @@ class Planner:
     @cached_property
     def settings(self) -> list[ZeroSettings]:
         """The recipe's DeepSpeed configuration, then those beside it."""
-        model = self.recipe.model
-        found = alternatives(self.recipe.training.deepspeed, model.dtype == "bfloat16", self.model)
-        # Recipes refuse weights in 4 bits on a disk.
-        return [one for one in found if model.quantization is None or one.weights_on != "nvme"]
+        return alternatives(self.recipe.training.deepspeed, self.recipe.model.dtype == "bfloat16", self.model)
 
     def as_written(self) -> Candidate:
         """The recipe as it is."""

@@ -170,12 +170,6 @@ class Recipe:
                     f"training.deepspeed: {path} has zero_optimization.{changing[0]}, which changes weights as they "
                     "are gathered and would spoil those in 4 bits; remove it"
                 )
-            offload = zero.get("offload_param") or {}
-            if self.model.quantization and offload.get("device") == "nvme":
-                found.append(
-                    f"training.deepspeed: {path} has zero_optimization.offload_param.device: nvme, which hangs while a "
-                    "model in 4 bits loads; offload to cpu, or use model.quantization: null"
-                )
         if self.intuition.centroids is not None:
             try:
                 centroids = Centroids.load(self.intuition.centroids)
