@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import sys
@@ -85,6 +86,8 @@ def run_or_exit(main: Callable[[], object]) -> None:
     Rank 0 prints the error. Where it is the error of another node alone (a file that is not there),
     its first rank prints it too, after leaving rank 0 the time to end the job.
     """
+    # As it is imported, bitsandbytes warns of a kernel that is not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         main()
     except ConfigError as error:

@@ -186,6 +186,5 @@ def quiet_libraries() -> None:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for name in ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers", "httpx", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a kernel that is not used here
     # Deprecations inside the libraries are no news to users; other ranks would say everything again.
     warnings.simplefilter("ignore", category=FutureWarning if first else Warning)
