@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
@@ -19,7 +20,7 @@ from trex_ds.tracking import Tracker
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
-from trex_ds.training.memory import BASE
+from trex_ds.training.memory import BASE, trainable_parameters
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
@@ -61,13 +62,20 @@ def train(recipe: Recipe) -> Summary:
         return summary
 
 
-def build_model(recipe: Recipe, centroids: Centroids) -> Any:
-    """The base model with a fresh adapter; the same parameters on every rank."""
+def build_model(recipe: Recipe, centroids: Centroids | None) -> Any:
+    """The base model with a fresh adapter; the same parameters on every rank.
+
+    Args:
+        recipe: names the model and the method.
+        centroids: travel with an adapter whose method needs intuition; None for the others.
+    """
     from peft import get_peft_model
 
     base = load_base_model(recipe.model)
     config = recipe.adapter.build()
-    config.attach_centroids(centroids)
+    if isinstance(config, TRexConfig) and config.needs_intuition:
+        assert centroids is not None
+        config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
     # DeepSpeed keeps a float32 master copy, so the adapter itself has the base's type.
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
@@ -83,12 +91,12 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     model = build_model(recipe, prepared.centroids)
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
-    trainable = sum(share.parameters for role, share in roles.items() if role != BASE)
+    trainable = trainable_parameters(model)
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
     tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
-    tracker.set_tags({"method": "trex", "model": recipe.model.name})
+    tracker.set_tags({"method": recipe.adapter.method, "model": recipe.model.name})
 
     measurements = Measurements(recipe, prepared, tracker, model, device)
     rates: list[float] = []
@@ -156,4 +164,5 @@ def training_arguments(recipe: Recipe) -> Any:
 
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
-    prepared.centroids.save(recipe.output_dir)
+    if prepared.centroids is not None:
+        prepared.centroids.save(recipe.output_dir)

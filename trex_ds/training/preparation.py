@@ -64,7 +64,8 @@ class Prepared:
     """All evaluation examples."""
     held_out: list[Question]
     """Training examples held out to measure with while training; empty unless the recipe asks for it."""
-    intuition: IntuitionResult
+    intuition: IntuitionResult | None
+    """None for a method that takes none."""
     mixture: dict[str, int]
     """Training rows of each task in an epoch."""
     benchmark_data: dict[str, Path]
@@ -73,9 +74,9 @@ class Prepared:
     stages: list[Stage] = field(default_factory=list)
 
     @property
-    def centroids(self) -> Centroids:
+    def centroids(self) -> Centroids | None:
         """Those of the intuition scores."""
-        return self.intuition.centroids
+        return self.intuition.centroids if self.intuition is not None else None
 
 
 def prepare(recipe: Recipe, device: torch.device) -> Prepared:
@@ -107,10 +108,13 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
         contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
-        intuition = _intuition(recipe, store, folders, contexts, device, stages)
+        intuition = None
+        if recipe.adapter.needs_intuition:
+            intuition = _intuition(recipe, store, folders, contexts, device, stages)
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
-    training_set = TrainingSet(TrainRows(store), intuition.scores, intuition.rows(store.digests), indices)
+    scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))
+    training_set = TrainingSet(TrainRows(store), scores, score_rows, indices)
     packing = None
     if recipe.data.packing:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
@@ -245,8 +249,11 @@ def _contexts(example: Example) -> list[str]:
     return [example.text, *(example.record or {}).get("contexts", ())]
 
 
-def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Example, ids: list[int]) -> Question:
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, intuition.of([example.text])[0])
+def _question(
+    recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
+) -> Question:
+    scores = None if intuition is None else intuition.of([example.text])[0]
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores)
 
 
 def _intuition(
