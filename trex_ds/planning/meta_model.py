@@ -22,6 +22,25 @@ def meta_model(recipe: Recipe) -> Any:
         ConfigError: if no model can be made of the configuration.
     """
     from peft import get_peft_model
+
+    base = meta_base(recipe)
+    adapter = recipe.adapter.build()
+    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
+        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
+    with torch.device("meta"):
+        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
+            parameter.data = parameter.data.to(recipe.model.torch_dtype)
+    return model.train()
+
+
+def meta_base(recipe: Recipe) -> Any:
+    """The frozen base model of `meta_model`.
+
+    Raises:
+        ConfigError: if no model can be made of the configuration.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_utils import set_zero3_state
 
@@ -42,12 +61,4 @@ def meta_model(recipe: Recipe) -> Any:
         ) from None
     base.requires_grad_(False)
     base.config.use_cache = False
-    adapter = recipe.adapter.build()
-    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
-        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
-    with torch.device("meta"):
-        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
-            parameter.data = parameter.data.to(recipe.model.torch_dtype)
-    return model.train()
+    return base
