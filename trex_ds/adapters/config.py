@@ -155,10 +155,11 @@ class TRexConfig(RoutedConfig):
         scales = RoutingScales(token_scale, self.intuition_scale, self.gate_sharpness)
         if not self.is_ablation:
             return scales
-        mean, variance = torch.zeros(self.num_pairs), torch.ones(self.num_pairs)
-        if self.intuition_transform in ("raw", "mapped"):
-            assert self._centroids is not None, "RoutedModel checks it"
-            mean, variance = self._centroids.mean, self._centroids.std.square()
+        with torch.device("cpu"):  # a model may be made on the meta device, where numbers have no value
+            mean, variance = torch.zeros(self.num_pairs), torch.ones(self.num_pairs)
+            if self.intuition_transform in ("raw", "mapped"):
+                assert self._centroids is not None, "RoutedModel checks it"
+                mean, variance = self._centroids.mean, self._centroids.std.square()
             if self.intuition_transform == "mapped":
                 to_pairs = initial_map(self.num_pairs, self.num_clusters)
                 mean, variance = to_pairs @ mean, to_pairs.square() @ variance
