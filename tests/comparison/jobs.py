@@ -17,14 +17,8 @@ LARGE = SMALL | {"num_in_experts": 3, "num_out_experts": 4, "num_clusters": 12}
 
 def write_comparison(folder: Path, **overrides: Any) -> Path:
     """A comparison of two methods and two seeds; `overrides` are by dotted name, dots as `__`."""
-    file = write_recipe(
-        folder,
-        output_dir=str(folder / "comparison"),
-        evaluation__every=None,
-        methods={"small": SMALL, "large": LARGE},
-        seeds=[0, 1],
-        **overrides,
-    )
+    values = {"methods": {"small": dict(SMALL), "large": dict(LARGE)}, "seeds": [0, 1], "evaluation__every": None}
+    file = write_recipe(folder, output_dir=str(folder / "comparison"), **(values | overrides))
     recipe = yaml.safe_load(file.read_text())
     del recipe["adapter"]
     file.write_text(yaml.safe_dump(recipe))

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
-from trex_ds.comparison.equal_lora import equal_lora
+from trex_ds.comparison.equal_lora import equal_lora, trainable_parameters
 from trex_ds.comparison.output import earlier_mlflow_run, print_results, write_results
 from trex_ds.comparison.results import Results, finished_runs, results_of
 from trex_ds.comparison.runs import Run, execute, in_order, states_of
 from trex_ds.comparison.state import RunState
 from trex_ds.comparison.tuning import Choice, choose, tuning_run
-from trex_ds.config import flatten, to_dict
+from trex_ds.config import ConfigError, flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.tracking import Tracker, git_commit, recipe_hash
@@ -50,9 +50,7 @@ class _Comparison:
         self._recipe = recipe
         self._device = device
         self._output = Path(recipe.output_dir)
-        self._methods: dict[str, Any] = dict(recipe.methods)
-        reference = recipe.child(recipe.methods[recipe.reference_method], 0)
-        self._methods[EQUAL_LORA] = equal_lora(reference)
+        self._methods = _with_control(recipe)
         self._tracker = Tracker(
             recipe.tracking,
             self._output,
@@ -77,6 +75,7 @@ class _Comparison:
             known = dict(zip([run.folder for run in candidates], states, strict=True))
             for run, state in in_order(candidates, states):
                 known[run.folder] = execute(run, state, lambda run=run: self._tune(run))  # type: ignore[misc]
+                self._report()
             self._set_choices(candidates, [known[run.folder] for run in candidates], final=True)
             self._plan()
             results = self._report()
@@ -94,7 +93,7 @@ class _Comparison:
             return []
         steps = dataclasses.replace(self._recipe.training, max_steps=tuning.max_steps)
         return [
-            self._make_run(name, self._recipe.seeds[0], rate, f"tuning/lr_{rate:g}", steps)
+            self._make_run(name, self._recipe.seeds[0], rate, f"tuning/lr_{rate}", steps)
             for name in self._methods
             for rate in tuning.learning_rates
         ]
@@ -197,3 +196,20 @@ class _Comparison:
             if rank() == 0 and (self._output / file).is_file():
                 self._tracker.log_artifact(self._output / file)
         return results
+
+
+def _with_control(recipe: CompareRecipe) -> dict[str, Any]:
+    """The methods' adapter sections, all of which fit the model, and that of the equal-parameter LoRA."""
+    children = {name: recipe.child(adapter, 0) for name, adapter in recipe.methods.items()}
+    counts, problems = {}, []
+    for name, child in children.items():
+        try:
+            counts[name] = trainable_parameters(child)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            problems.append(f"methods.{name}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    reference = recipe.reference_method
+    return {**recipe.methods, EQUAL_LORA: equal_lora(children[reference], counts[reference])}

@@ -21,6 +21,7 @@ def draw_pareto(results: Results, file: Path) -> None:
     """Mean accuracy with its interval against parameters, one point a method; nothing where there is none yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     methods = [method for method in results.methods if method.accuracy is not None]
     if not methods:
@@ -48,6 +49,10 @@ def draw_pareto(results: Results, file: Path) -> None:
         label="Pareto front",
     )
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(EngFormatter(sep=""))
+    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.margins(x=0.25, y=0.15)
     axes.set_xlabel("trainable parameters")
     axes.set_ylabel("mean accuracy over tasks, %, with 95% interval")
     axes.grid(alpha=0.3)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trex_ds.comparison.state import MOST_ATTEMPTS, RunState, begin, read_state, write_state
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.distributed import PeerError, on_rank_zero, rank, world_size
+from trex_ds.modeling import forget_models
 from trex_ds.training.launching import JOIN_SECONDS, is_broken_by_a_peer, peers
 from trex_ds.training.recipe import Recipe
 
@@ -79,10 +77,7 @@ def execute(run: Run, state: RunState, work: Callable[[], Mapping[str, Any]]) ->
             errors = _meet(f"{type(exception).__name__}: {exception}", 30 * run.recipe.training.timeout_minutes)
         except PeerError:
             raise exception from None
-    # The model of the run, and its graph with it, which cycles keep alive.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    forget_models()
     error = next((message for message in errors if message is not None), None)
     if error is None:
         state = dataclasses.replace(state, status="finished", result=dict(result))

@@ -56,10 +56,10 @@ def read_state(folder: Path, recipe: Mapping[str, Any]) -> RunState:
     differing = _differences(state.recipe, recipe)
     if not differing:
         return replace(state, recipe=recipe)
-    if state.status == "failed":
-        return RunState(recipe)  # whoever changed it wants to see whether it works now
+    if state.status != "finished":
+        return RunState(recipe)  # nothing of it is needed any more
     raise ValueError(
-        f"{folder} holds a run that is {state.status}, with another {'; another '.join(differing)}. Runs of a "
+        f"{folder} holds a finished run with another {'; another '.join(differing)}. Runs of a "
         "comparison must be alike: change it back, choose another output_dir, or delete that folder"
     )
 

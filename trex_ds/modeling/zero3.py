@@ -1,10 +1,13 @@
-"""ZeRO-3's sharded weights, made whole for a while."""
+"""ZeRO-3's sharded weights: made whole for a while, and freed."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -36,3 +39,17 @@ def whole_weights(engine: Any) -> Iterator[None]:
             yield
         finally:
             offload.setup_zero_stage3_hooks()
+
+
+def forget_models() -> None:
+    """Free the models that a training under ZeRO-3 has left behind; none may be in use any more.
+
+    DeepSpeed keeps the stack of modules whose forward passes are going on for the whole process, and puts the whole
+    model of each engine at its bottom, where it stays. A pass that raised leaves its modules there, too.
+    """
+    from deepspeed.runtime.zero import parameter_offload
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    gc.collect()  # engines, optimizers and hooks refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

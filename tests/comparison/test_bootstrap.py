@@ -1,0 +1,124 @@
+"""The bootstrap against enumeration, against known differences, and where nothing differs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from trex_ds.comparison.bootstrap import bootstrap, holm
+
+
+def scores(generator: np.random.Generator, seeds: int, items: int, mean: float, seed_spread: float) -> np.ndarray:
+    """Answers, right or wrong, of items of different difficulty under seeds of different luck: (seeds, items)."""
+    ease = generator.normal(0, 1, items)
+    luck = generator.normal(0, seed_spread, (seeds, 1))
+    return (generator.uniform(size=(seeds, items)) < 1 / (1 + np.exp(-(mean + ease + luck)))).astype(float)
+
+
+def test_resamples_of_a_tiny_case_are_those_of_its_enumeration():
+    values = np.array([[1.0, 0.0], [0.0, -1.0]])
+    means = [
+        values[np.ix_(seeds, items)].mean()
+        for seeds in itertools.product(range(2), repeat=2)
+        for items in itertools.product(range(2), repeat=2)
+    ]
+    found, _ = bootstrap({"task": values}, resamples=40_000)
+    below, above = np.mean(np.array(means) <= 0), np.mean(np.array(means) >= 0)
+    assert found.value == 0.0
+    assert found.p == pytest.approx(min(1.0, 2 * min(below, above)), abs=0.02)
+    assert (found.low, found.high) == (-1.0, 1.0)
+
+
+def test_p_of_one_seed_is_the_share_of_item_resamples_beyond_zero():
+    # Not above 0 only if the same one of the items is drawn three times: 1/27.
+    found, _ = bootstrap({"task": np.array([[0.0, 1.0, 1.0]])}, resamples=40_000)
+    assert found.p == pytest.approx(2 / 27, rel=0.1)
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_mean_weighs_tasks_equally_whatever_their_items():
+    found, tasks = bootstrap({"a": np.ones((2, 3)), "b": np.zeros((2, 50))}, resamples=100)
+    assert found.value == 0.5
+    assert tasks["a"].value == 1.0
+    assert (tasks["b"].low, tasks["b"].high) == (0.0, 0.0)
+
+
+def test_interval_covers_a_known_difference_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    trials = 300
+    for trial in range(trials):
+        ease = {task: generator.normal(0.2, 0.3, size) for task, size in (("a", 40), ("b", 80))}
+        luck = generator.normal(0, 0.05, (5, 1))
+        values = {t: e + luck + generator.normal(0, 0.1, (5, len(e))) for t, e in ease.items()}
+        found, _ = bootstrap(values, resamples=400, seed=trial)
+        covered += found.low <= 0.2 <= found.high
+    assert 0.90 <= covered / trials <= 0.99
+
+
+def test_false_claims_are_about_as_rare_as_the_level_says():
+    generator = np.random.default_rng(1)
+    claims = 0
+    trials = 300
+    for trial in range(trials):
+        both = [scores(generator, 3, 100, 0.0, 0.2) for _ in range(2)]
+        found, _ = bootstrap({"task": both[0] - both[1]}, resamples=400, seed=trial)
+        claims += found.p < 0.05
+    assert claims / trials <= 0.09
+
+
+def test_pairing_sees_a_difference_that_independent_items_hide():
+    generator = np.random.default_rng(2)
+    mine = scores(generator, 3, 200, 0.0, 0.0)[:1].repeat(3, axis=0)
+    theirs = mine.copy()
+    theirs[:, np.flatnonzero(mine[0])[:12]] = 0  # 12 of 200 items lost under every seed
+    paired, _ = bootstrap({"task": mine - theirs})
+    shuffled = generator.permutation(theirs.T).T
+    unpaired, _ = bootstrap({"task": mine - shuffled})
+    assert paired.value == pytest.approx(unpaired.value) == pytest.approx(0.06)
+    assert paired.p < 0.01 < unpaired.p
+    assert paired.high - paired.low < (unpaired.high - unpaired.low) / 2
+
+
+def test_seeds_that_differ_widen_the_interval():
+    steady = np.tile(np.array([[1.0, 1.0, 0.0, 0.0]]), (3, 25))
+    moving = np.stack([np.ones(100), np.full(100, 0.5), np.zeros(100)])
+    narrow, _ = bootstrap({"task": steady})
+    wide, _ = bootstrap({"task": moving})
+    assert narrow.value == wide.value == 0.5
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+def test_no_difference_at_all_is_never_significant():
+    found, tasks = bootstrap({"a": np.zeros((3, 10)), "b": np.zeros((3, 20))})
+    for interval in (found, *tasks.values()):
+        assert (interval.value, interval.low, interval.high, interval.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_opposite_tasks_that_cancel_are_no_difference():
+    found, _ = bootstrap({"a": np.full((1, 10), 0.1), "b": np.full((1, 10), -0.1)})
+    assert found.p == 1.0
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = {"task": scores(np.random.default_rng(3), 2, 30, 0.5, 0.1)}
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values) != bootstrap(values, seed=1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"a": np.zeros((2, 0))}, {"a": np.zeros((2, 3)), "b": np.zeros((3, 3))}],
+    ids=["none", "empty", "seeds"],
+)
+def test_what_cannot_be_resampled_is_refused(values):
+    with pytest.raises(ValueError, match="with the same seeds"):
+        bootstrap(values)
+
+
+def test_holm_corrects_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
