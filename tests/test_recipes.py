@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from trex_ds.comparison.config import CompareRecipe
 from trex_ds.config import read_recipe
 from trex_ds.modeling.embedded import SMOLLM2
 from trex_ds.tasks.harness_index import leaf_configs, name_problem
 from trex_ds.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "launch" / "recipes").glob("*.yaml"))
+COMPARISONS = sorted((ROOT / "launch" / "recipes").glob("compare_*.yaml"))
+RECIPES = sorted(set((ROOT / "launch" / "recipes").glob("*.yaml")) - set(COMPARISONS))
 PAPER = {
     *("boolq", "multirc", "wic", "wsc", "sglue_rte", "copa", "winogrande", "openbookqa", "anli", "piqa"),
     *("social_iqa", "commonsense_qa", "hellaswag", "mmlu"),
@@ -33,6 +35,16 @@ def test_recipe_is_valid_and_says_how_it_is_started(file, monkeypatch):
     first = file.read_text().splitlines()[0]
     assert first.startswith("# deepspeed ")
     assert f"launch/train.py --config launch/recipes/{file.name}" in first
+    assert recipe.output_dir == f"runs/{file.stem}"
+
+
+@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.stem)
+def test_comparison_is_valid_and_says_how_it_is_started(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = read_recipe(CompareRecipe, ["--config", str(file)], "")
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# deepspeed ")
+    assert f"launch/compare.py --config launch/recipes/{file.name}" in first
     assert recipe.output_dir == f"runs/{file.stem}"
 
 

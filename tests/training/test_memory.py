@@ -116,10 +116,10 @@ def test_table_shows_each_rank_or_the_extremes_of_many():
 
 def test_metrics_are_the_most_that_a_rank_holds():
     assert memory_metrics(ranks(3), "after loading") == {
-        "memory/after_loading/base_bytes": 102,
-        "memory/after_loading/experts_A_bytes": 4,
-        "memory/after_loading/optimizer_bytes": 7,
-        "memory/after_loading/peak_bytes": 1000,
+        "system/after_loading/base_bytes": 102,
+        "system/after_loading/experts_A_bytes": 4,
+        "system/after_loading/optimizer_bytes": 7,
+        "system/after_loading/peak_bytes": 1000,
     }
 
 

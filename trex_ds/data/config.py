@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trex_ds.config import section
 from trex_ds.data.mixing import Mixing
@@ -30,6 +30,9 @@ class DataConfig:
     """How tasks of different sizes share an epoch: proportional to their sizes, equal, or by `temperature`."""
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     """With mixing: temperature, a task of n examples has a share proportional to n^(1/temperature)."""
+    left_out: NonNegativeInt = 0
+    """Training examples of each task, never more than a tenth of them, that are not trained on whatever the seed.
+    A comparison chooses learning rates by the loss on them."""
     packing: bool = True
     """Put several examples into a row of `max_length` tokens; they see nothing of each other. A row is then what
     training.micro_batch_size counts. false: one example a row."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import ConfigError
+from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
@@ -20,6 +22,25 @@ def meta_model(recipe: Recipe) -> Any:
         ConfigError: if no model can be made of the configuration.
     """
     from peft import get_peft_model
+
+    base = meta_base(recipe)
+    adapter = recipe.adapter.build()
+    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
+        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
+    with torch.device("meta"):
+        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
+            parameter.data = parameter.data.to(recipe.model.torch_dtype)
+    return model.train()
+
+
+def meta_base(recipe: Recipe) -> Any:
+    """The frozen base model of `meta_model`.
+
+    Raises:
+        ConfigError: if no model can be made of the configuration.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_utils import set_zero3_state
 
@@ -40,13 +61,4 @@ def meta_model(recipe: Recipe) -> Any:
         ) from None
     base.requires_grad_(False)
     base.config.use_cache = False
-    adapter = recipe.adapter.build()
-    if adapter.intuition_transform == "centered":
-        # It takes centroids, which come from the tasks, and has the shapes of this one.
-        adapter.intuition_transform = "raw"
-    with torch.device("meta"):
-        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
-            parameter.data = parameter.data.to(recipe.model.torch_dtype)
-    return model.train()
+    return base

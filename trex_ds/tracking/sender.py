@@ -48,7 +48,16 @@ class Sender:
     interpreter does not wait for it.
     """
 
-    def __init__(self, config: TrackingConfig, uri: str, local_file: Path):
+    def __init__(
+        self,
+        config: TrackingConfig,
+        uri: str,
+        local_file: Path,
+        parent: Sender | None = None,
+        earlier_run: str | None = None,
+    ):
+        self._parent = parent
+        self._earlier_run = earlier_run
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self.failed = False
@@ -102,6 +111,12 @@ class Sender:
             if self._thread.is_alive():
                 self._fail(TimeoutError(f"not done {patience:.0f} s after the end of the job"))
 
+    def wait_for_run(self) -> str | None:
+        """The run's id as soon as the store has made it; None if it never will."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.run_id is not None or self.failed)
+            return self.run_id
+
     def _set_environment(self) -> None:
         """Settings that MLflow takes from the environment alone; what the user has set stays."""
         seconds = str(max(1, math.ceil(self._config.timeout)))
@@ -151,9 +166,28 @@ class Sender:
                     raise
         if experiment is not None:
             self.experiment_id = experiment.experiment_id
-        run = client.create_run(self.experiment_id, run_name=self._config.run_name)
-        self.run_id = run.info.run_id
+        self.run_id = self._reopened(client) or self._created(client)
+        with self._changed:
+            self._changed.notify_all()  # children wait for it
         return client
+
+    def _reopened(self, client: MlflowClient) -> str | None:
+        """The earlier run, if the store has it."""
+        from mlflow.exceptions import MlflowException
+
+        if self._earlier_run is not None:
+            try:
+                client.update_run(self._earlier_run, status="RUNNING")
+                return self._earlier_run
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        return None
+
+    def _created(self, client: MlflowClient) -> str:
+        parent = None if self._parent is None else self._parent.wait_for_run()
+        tags = {"mlflow.parentRunId": parent} if parent else {}
+        return client.create_run(self.experiment_id, run_name=self._config.run_name, tags=tags).info.run_id
 
     def _send(self, client: MlflowClient, batch: _Waiting) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -183,7 +217,7 @@ class Sender:
                 return
             self.failed = True
             self._waiting = _Waiting()
-            self._changed.notify()
+            self._changed.notify_all()
         LOG.warning(
             "MLflow at %s failed (%s); nothing more is sent to it. The job goes on, every metric is in %s",
             masked(self._uri),

@@ -27,16 +27,28 @@ class Tracker:
     later line holds.
 
     A store that is down, slow or wrong costs the job one warning, and nothing more is sent to it.
+    With a `parent`, which has been started, its MLflow run lies below the parent's. With a `run_id` it goes on
+    with that run, if the store still has it.
+
     `log_*` only queue; `start` imports MLflow, which takes seconds but no network; `finish` waits.
     """
 
-    def __init__(self, config: TrackingConfig, folder: str | Path, *, enabled: bool = True):
+    def __init__(
+        self,
+        config: TrackingConfig,
+        folder: str | Path,
+        *,
+        enabled: bool = True,
+        parent: Tracker | None = None,
+        run_id: str | None = None,
+    ):
         self.uri = config.resolved_uri()
         self.file = Path(folder).absolute() / "metrics.jsonl"
         # A server gets the time that a request with its retries takes, and a last upload. A local file
         # cannot hang, but making a database on a busy machine takes a while.
         self._patience = 300.0 if sqlite_file(self.uri) else max(60.0, 6 * config.timeout)
-        self._sender = Sender(config, self.uri, self.file) if enabled else None
+        above: Sender | None = parent._sender if parent is not None else None
+        self._sender: Sender | None = Sender(config, self.uri, self.file, above, run_id) if enabled else None
         self._finished = False
 
     @property

@@ -5,33 +5,61 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
 from trex_ds.modeling import load_base_model
-from trex_ds.tracking import Tracker
+from trex_ds.tracking import Tracker, git_commit, recipe_hash
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
-from trex_ds.training.memory import BASE
+from trex_ds.training.memory import BASE, trainable_parameters
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
-from trex_ds.training.trainer import JobCallback, TRexTrainer
+from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
 
 ADAPTER_FOLDER = "adapter"
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a run belongs to; by default to nothing."""
+
+    parent: Tracker | None = None
+    """Its MLflow run has this run below it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """More MLflow tags; they win over the run's own."""
+    base: Evaluation | None = None
+    """The base model's answers, if they are known: it is not asked again."""
+
+
 def train(recipe: Recipe) -> Summary:
     """Run the job that `recipe` describes; every rank of the launch calls it.
+
+    Raises:
+        ConfigError: for a problem that only the data or the machine shows.
+    """
+    quiet_libraries()
+    device = start_distributed(recipe.training.timeout_minutes)
+    with naming_the_rank():
+        check_nodes(recipe)
+        return run(recipe, device, Context())
+
+
+def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
+    """The job of `train` in a process group that exists, where it may be one of several; a collective.
 
     Writes to `recipe.output_dir`: the adapter with its centroids (`adapter/`), the resolved recipe,
     the evaluations with every answer (`evaluation_base.json`, `evaluation_<step>.json`),
@@ -39,35 +67,52 @@ def train(recipe: Recipe) -> Summary:
 
     Raises:
         ConfigError: for a problem that only the data or the machine shows.
+        FloatingPointError: the loss is no finite number any more.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    quiet_libraries()
-    device = start_distributed(recipe.training.timeout_minutes)
     started = time.perf_counter()
-    with naming_the_rank():
-        check_nodes(recipe)
-        unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
-        tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0)
-        prepared = prepare(recipe, device)
-        with tracker:
-            on_rank_zero(lambda: _write_start(recipe, prepared))
-            tracker.log_params(flatten(to_dict(recipe)))
-            tracker.log_metrics({f"data/{name}/rows": count for name, count in prepared.mixture.items()}, 0)
-            summary = _train(recipe, prepared, tracker, device, started)
-            on_rank_zero(lambda: summary.save(Path(recipe.output_dir) / "summary.json", recipe.seed))
-        if rank() == 0:
-            print_summary(summary, tracker.describe())
-        return summary
+    unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
+    tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
+    prepared = prepare(recipe, device)
+    with tracker:
+        on_rank_zero(lambda: _write_start(recipe, prepared))
+        log_origin(tracker, recipe, context)
+        tracker.log_metrics({f"data/{name}/rows": count for name, count in prepared.mixture.items()}, 0)
+        summary = _train(recipe, prepared, tracker, device, started, context.base)
+        on_rank_zero(lambda: summary.save(Path(recipe.output_dir) / "summary.json", recipe.seed))
+    if rank() == 0:
+        print_summary(summary, tracker.describe())
+    return summary
 
 
-def build_model(recipe: Recipe, centroids: Centroids) -> Any:
-    """The base model with a fresh adapter; the same parameters on every rank."""
+def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
+    """The resolved recipe as parameters, and the tags by which runs are found: docs/training.md has the list."""
+    tracker.log_params(flatten(to_dict(recipe)))
+    own = {
+        "method": recipe.adapter.method,
+        "model": recipe.model.name,
+        "seed": recipe.seed,
+        "git_commit": git_commit(),
+        "recipe_hash": recipe_hash(to_dict(recipe)),
+    }
+    tracker.set_tags(own | dict(context.tags))
+
+
+def build_model(recipe: Recipe, centroids: Centroids | None) -> Any:
+    """The base model with a fresh adapter; the same parameters on every rank.
+
+    Args:
+        recipe: names the model and the method.
+        centroids: travel with an adapter whose method needs intuition; None for the others.
+    """
     from peft import get_peft_model
 
     base = load_base_model(recipe.model)
     config = recipe.adapter.build()
-    config.attach_centroids(centroids)
+    if isinstance(config, TRexConfig) and config.needs_intuition:
+        assert centroids is not None
+        config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
     # DeepSpeed keeps a float32 master copy, so the adapter itself has the base's type.
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
@@ -76,38 +121,37 @@ def build_model(recipe: Recipe, centroids: Centroids) -> Any:
     return model
 
 
-def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device, started: float) -> Summary:
+def _train(
+    recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.device, started: float, base: Evaluation | None
+) -> Summary:
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
     model = build_model(recipe, prepared.centroids)
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
-    trainable = sum(share.parameters for role, share in roles.items() if role != BASE)
+    trainable = trainable_parameters(model)
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
     tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
-    tracker.set_tags({"method": "trex", "model": recipe.model.name})
 
-    measurements = Measurements(recipe, prepared, tracker, model, device)
-    rates: list[float] = []
+    measurements = Measurements(recipe, prepared, tracker, model, device, base)
+    intervals: list[dict[str, float]] = []
 
     def report(metrics: dict[str, float], step: int) -> None:
-        rates.append(metrics["train/tokens_per_second"])
+        intervals.append(metrics)
         tracker.log_metrics(metrics, step)
 
-    trainer = TRexTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=prepared.training_set,
-        data_collator=prepared.collator,
-        processing_class=prepared.tokenizer,
-        callbacks=[JobCallback(measurements, recipe.evaluation.every, report, memory)],
-    )
+    callbacks = [JobCallback(measurements, recipe.evaluation.every, memory), ReportCallback(report)]
+    trainer = make_trainer(recipe, prepared, model, arguments, callbacks)
     measurements.trainer = trainer
     trainer.train(resume_from_checkpoint=recipe.training.resume or None)
-    adapted = measurements.final(trainer.state.global_step)
+    last_step = trainer.state.global_step
+    peak = memory.training_peak(last_step)
+    seen = trainer.seen()
+    tracker.log_metrics({"train/tokens_seen": seen.tokens}, last_step)
+    adapted = measurements.final(last_step)
 
     adapter = output / ADAPTER_FOLDER
     save_adapter(trainer, recipe, adapter)
@@ -118,9 +162,28 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         adapted=adapted,
         trainable_parameters=trainable,
         base_parameters=base_parameters,
-        tokens_per_second=statistics.median(rates) if rates else math.nan,
+        tokens_per_second=_median(intervals, "train/tokens_per_second"),
+        step_seconds=_median(intervals, "train/step_seconds"),
+        peak_bytes=peak,
+        seen=seen,
+        steps=last_step,
         seconds=time.perf_counter() - started,
         adapter=adapter,
+    )
+
+
+def make_trainer(recipe: Recipe, prepared: Prepared, model: Any, arguments: Any, callbacks: list[Any]) -> TRexTrainer:
+    """The trainer of a model that `build_model` has made while `arguments` were alive."""
+    if recipe.training.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
+    return TRexTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=prepared.training_set,
+        data_collator=prepared.collator,
+        processing_class=prepared.tokenizer,
+        callbacks=callbacks,
     )
 
 
@@ -144,6 +207,7 @@ def training_arguments(recipe: Recipe) -> Any:
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         logging_steps=training.log_every,
+        logging_nan_inf_filter=False,  # a loss that is not finite ends the job
         save_strategy="steps" if training.save_every else "no",
         save_steps=training.save_every or 500,
         save_total_limit=2,
@@ -154,6 +218,11 @@ def training_arguments(recipe: Recipe) -> Any:
     )
 
 
+def _median(intervals: list[dict[str, float]], name: str) -> float:
+    return statistics.median(metrics[name] for metrics in intervals) if intervals else math.nan
+
+
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
-    prepared.centroids.save(recipe.output_dir)
+    if prepared.centroids is not None:
+        prepared.centroids.save(recipe.output_dir)

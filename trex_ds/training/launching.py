@@ -105,7 +105,7 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
                 watch.leave()
             raise
         message = f"{type(error).__name__}: {error}"
-        if watch is not None and _broken_by_a_peer(error) and (reason := watch.why_broken()):
+        if watch is not None and is_broken_by_a_peer(error) and (reason := watch.why_broken()):
             outcome, rest = f"stops: {reason}", f". {WAY_OUT} (Here: {message})"
         else:
             traceback.print_exc()
@@ -119,7 +119,8 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
         watch.leave()
 
 
-def _broken_by_a_peer(error: Exception) -> bool:
+def is_broken_by_a_peer(error: Exception) -> bool:
+    """Whether it is a collective's, which another rank has left or not come to."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 

@@ -31,19 +31,31 @@ _BEST_FILE = "best.json"
 class Measurements:
     """Evaluates the model of a trainer; its methods are collectives."""
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, tracker: Tracker, model: Any, device: torch.device):
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        tracker: Tracker,
+        model: Any,
+        device: torch.device,
+        base: Evaluation | None,
+    ):
         self._recipe = recipe
         self._prepared = prepared
         self._tracker = tracker
         self._model = model
         self._device = device
+        self._base = base
         self._benchmarks = load_benchmarks(prepared.benchmark_data)
         self._output = Path(recipe.output_dir)
         self._best = self._read_best()
         self.trainer: TRexTrainer | None = None
 
     def base(self) -> Evaluation:
-        """The base model on all evaluation examples."""
+        """The base model on all evaluation examples; as it is known, if it is."""
+        if self._base is not None:
+            self._record(self._base, 0, "eval", "base")
+            return self._base
         return self._measure(self._prepared.questions, 0, "eval", "base", "base model", use_adapter=False)
 
     def held_out(self, step: int) -> None:
@@ -71,7 +83,7 @@ class Measurements:
     def _measure(
         self, questions: Any, step: int, prefix: str, file: str, description: str, use_adapter: bool = True
     ) -> Evaluation:
-        config = self._recipe.evaluation
+        config, intuition = self._recipe.evaluation, self._prepared.intuition
         started = time.perf_counter()
         assert self.trainer is not None
         with whole_weights(self.trainer.model_wrapped) if config.gather_weights else nullcontext():
@@ -84,12 +96,15 @@ class Measurements:
                 f"accuracy, {description}",
                 use_adapter=use_adapter,
                 benchmarks=self._benchmarks,
-                context_scores=self._prepared.intuition.of,
+                context_scores=intuition.of if intuition is not None else None,
             )
-        on_rank_zero(lambda: result.save(self._output / f"evaluation_{file}.json"))
-        self._tracker.log_metrics(result.metrics(prefix), step)
+        self._record(result, step, prefix, file)
         self.trainer.leave_out(time.perf_counter() - started)
         return result
+
+    def _record(self, result: Evaluation, step: int, prefix: str, file: str) -> None:
+        on_rank_zero(lambda: result.save(self._output / f"evaluation_{file}.json"))
+        self._tracker.log_metrics(result.metrics(prefix), step)
 
     def _read_best(self) -> dict[str, Any]:
         """What an interrupted job knew already; a new one knows nothing."""

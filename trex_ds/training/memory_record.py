@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from trex_ds.distributed import agree, on_rank_zero, rank
+from trex_ds.distributed import agree, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.tracking import Tracker
-from trex_ds.training.memory import Held, check_sharded, held_by_all_ranks, reset_peak
+from trex_ds.training.memory import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
 
 MEMORY_FILE = "memory.json"
 _MOST_COLUMNS = 8
@@ -54,6 +54,13 @@ class MemoryRecord:
         reset_peak()
         return ranks[rank()]
 
+    def training_peak(self, step: int) -> int:
+        """Largest use of memory by any rank since the model was loaded, after `take` of the first step; bytes."""
+        first = self._moments.get("after the first step", [])
+        peak = max([*gather_objects(peak_bytes()), *(held.peak_bytes for held in first)])
+        self._tracker.log_metrics({"system/training/peak_bytes": peak}, step)
+        return peak
+
     def _save(self) -> None:
         content = {moment: [asdict(held) for held in ranks] for moment, ranks in self._moments.items()}
         with atomic_path(self._folder / MEMORY_FILE) as temporary:
@@ -65,7 +72,7 @@ def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:
     name = moment.replace(" ", "_")
     most = {role.replace(" ", "_"): max(h.roles[role].held_bytes for h in ranks) for role in ranks[0].roles}
     most |= {"optimizer": max(h.optimizer_bytes for h in ranks), "peak": max(h.peak_bytes for h in ranks)}
-    return {f"memory/{name}/{part}_bytes": value for part, value in most.items()}
+    return {f"system/{name}/{part}_bytes": value for part, value in most.items()}
 
 
 def memory_table(ranks: Sequence[Held], moment: str) -> Table:

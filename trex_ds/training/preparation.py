@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of the choice of what is left out, so that no seed of a recipe chooses the same by its own.
+_LEFT_OUT_SEED = 20_240_408
 BENCHMARK_DATA = "datasets"
 """Subfolder of a prepared task with the datasets that its evaluation needs."""
 
@@ -64,7 +66,10 @@ class Prepared:
     """All evaluation examples."""
     held_out: list[Question]
     """Training examples held out to measure with while training; empty unless the recipe asks for it."""
-    intuition: IntuitionResult
+    left_out: TrainingSet
+    """Training examples that are not trained on whatever the seed; empty unless the recipe asks for it."""
+    intuition: IntuitionResult | None
+    """None for a method that takes none."""
     mixture: dict[str, int]
     """Training rows of each task in an epoch."""
     benchmark_data: dict[str, Path]
@@ -73,9 +78,9 @@ class Prepared:
     stages: list[Stage] = field(default_factory=list)
 
     @property
-    def centroids(self) -> Centroids:
+    def centroids(self) -> Centroids | None:
         """Those of the intuition scores."""
-        return self.intuition.centroids
+        return self.intuition.centroids if self.intuition is not None else None
 
 
 def prepare(recipe: Recipe, device: torch.device) -> Prepared:
@@ -93,7 +98,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
         store, folders = _examples(recipe, tokenizer, stages)
         evaluation_digests = store.evaluation.data.column("digest").to_numpy()
-        positions, held_out = _split(recipe, store, evaluation_digests)
+        positions, held_out, left_out = _split(recipe, store, evaluation_digests)
         sizes = {name: len(own) for name, own in positions.items()}
         weights = {name: recipe.tasks[store.entry[name]].weight for name in sizes}
         mixture = epoch_counts(sizes, weights, recipe.data.mixing, recipe.data.temperature)
@@ -107,10 +112,14 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
         contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
-        intuition = _intuition(recipe, store, folders, contexts, device, stages)
+        intuition = None
+        if recipe.adapter.needs_intuition:
+            intuition = _intuition(recipe, store, folders, contexts, device, stages)
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
-    training_set = TrainingSet(TrainRows(store), intuition.scores, intuition.rows(store.digests), indices)
+    scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))
+    rows = (TrainRows(store), scores, score_rows)
+    training_set = TrainingSet(*rows, indices)
     packing = None
     if recipe.data.packing:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
@@ -123,6 +132,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         collator=_collator(recipe, tokenizer),
         questions=[to_question(*item) for item in examples],
         held_out=[to_question(*item) for item in held_out_examples],
+        left_out=TrainingSet(*rows, left_out),
         intuition=intuition,
         mixture=mixture,
         benchmark_data={
@@ -205,8 +215,10 @@ def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path
         keep_benchmark_data(entry, recipe.data.mirror, folder / BENCHMARK_DATA)
 
 
-def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Where each task's training examples lie, none of them evaluated on, and those that are held out."""
+def _split(
+    recipe: Recipe, store: Store, evaluation: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Where each task's training examples lie, none of them evaluated on; those held out, and those left out."""
     positions: dict[str, np.ndarray] = {}
     count = recipe.evaluation.held_out if recipe.evaluation.every else 0
     for name, counts in store.counts.items():
@@ -221,17 +233,29 @@ def _split(recipe: Recipe, store: Store, evaluation: np.ndarray) -> tuple[dict[s
         positions[name] = kept
     if not positions:
         raise ValueError("tasks: none has training examples; give one train_examples other than 0")
-    held_out = np.concatenate(
-        [held_out_positions(own, store.digests, count, recipe.seed) for own in positions.values()]
-    )
+    positions, left_out = _hold_out(positions, store, recipe.data.left_out, _LEFT_OUT_SEED)
+    if recipe.data.left_out and not len(left_out):
+        raise ValueError(
+            "data.left_out: there is nothing to leave out: no task has 10 distinct training prompts; set it to 0, or "
+            "add data"
+        )
+    positions, held_out = _hold_out(positions, store, count, recipe.seed)
     if count and not len(held_out):
         raise ValueError(
             "evaluation.every: there is nothing to evaluate while training: no task has 10 distinct training prompts, "
             "of which one could be held out; set it to null, or add data"
         )
+    return positions, held_out, left_out
+
+
+def _hold_out(
+    positions: dict[str, np.ndarray], store: Store, count: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """`positions` without at most `count` examples of each task, and these."""
+    held = np.concatenate([held_out_positions(own, store.digests, count, seed) for own in positions.values()])
     # Of all tasks at once, because a prompt may occur in several.
-    positions = {name: without(own, store.digests, store.digests[held_out]) for name, own in positions.items()}
-    return {name: own for name, own in positions.items() if len(own)}, held_out
+    positions = {name: without(own, store.digests, store.digests[held]) for name, own in positions.items()}
+    return {name: own for name, own in positions.items() if len(own)}, held
 
 
 def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
@@ -245,8 +269,11 @@ def _contexts(example: Example) -> list[str]:
     return [example.text, *(example.record or {}).get("contexts", ())]
 
 
-def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Example, ids: list[int]) -> Question:
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, intuition.of([example.text])[0])
+def _question(
+    recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
+) -> Question:
+    scores = None if intuition is None else intuition.of([example.text])[0]
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores)
 
 
 def _intuition(

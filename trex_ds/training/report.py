@@ -12,6 +12,7 @@ from rich.table import Table
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation import Estimate, Evaluation
 from trex_ds.files import atomic_path
+from trex_ds.training.trainer import Seen
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Summary:
     base_parameters: int
     tokens_per_second: float
     """Median over the logged intervals of tokens that are not padding, all ranks together."""
+    step_seconds: float
+    """Median over the logged intervals of an optimiser step's time."""
+    peak_bytes: int
+    """Largest use of the device's memory by any rank from the first step to the last, with evaluations in between."""
+    seen: Seen
+    steps: int
     seconds: float
     """Of the whole job, from the start of the process group to the saved adapter."""
     adapter: Path
@@ -45,6 +52,11 @@ class Summary:
             "trainable_parameters": self.trainable_parameters,
             "base_parameters": self.base_parameters,
             "tokens_per_second": self.tokens_per_second,
+            "steps": self.steps,
+            "step_seconds": self.step_seconds,
+            "peak_bytes": self.peak_bytes,
+            "tokens_seen": self.seen.tokens,
+            "data_checksum": self.seen.checksum,
             "seconds": self.seconds,
             "seed": seed,
             "environment": describe_environment(),

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
+from trex_ds.adapters import RoutedModel
+from trex_ds.adapters.side_input import isolated
 from trex_ds.data import IGNORED_LABEL
-from trex_ds.distributed import sum_over_ranks
+from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.training.memory import reset_peak
 
 if TYPE_CHECKING:
     from trex_ds.training.measuring import Measurements
     from trex_ds.training.memory_record import MemoryRecord
+
+
+_CHECKSUM_FACTOR = 1_000_003  # odd, so that no batch is ever forgotten modulo 2^64
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a trainer has trained on so far, all ranks together."""
+
+    tokens: int
+    """Those that are not padding."""
+    checksum: str
+    """Of every rank's batches in their order: equal for runs that saw the same tokens in the same order."""
 
 
 class TRexTrainer(Trainer):
@@ -29,14 +47,15 @@ class TRexTrainer(Trainer):
         # Rows times length, tokens that are not padding, tokens with a loss: on the device, because
         # reading them each step would wait for it.
         self._token_counts = torch.zeros(3, dtype=torch.int64, device=self.args.device)
+        self._all_token_counts = torch.zeros_like(self._token_counts)
+        self._checksum = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._counting_since = time.perf_counter()
+        self._counting_from_step = 0
 
     def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep intuition in float32: the Trainer casts floating inputs to the model's type."""
-        intuition = inputs["intuition"].to(self.args.device)
-        prepared = super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"})
-        prepared["intuition"] = intuition
-        return prepared
+        intuition = {k: v.to(self.args.device) for k, v in inputs.items() if k == "intuition"}
+        return super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"}) | intuition
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -48,16 +67,22 @@ class TRexTrainer(Trainer):
         answers those of the prompts would be a good part of a small model's work and most of its memory.
         """
         labels, mask = inputs.pop("labels"), inputs.pop("attention_mask")
+        routed = isinstance(self.model.base_model, RoutedModel)
         if "segment_ids" not in inputs:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+        elif not routed:
+            del inputs["segment_ids"]
+            inputs = isolated(inputs, self.model.config._attn_implementation)
         # A label is predicted from the position before it.
         targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         predicts = targets != IGNORED_LABEL
-        outputs = model(**inputs, logits_to_keep=predicts, use_cache=False)
+        outputs = model(**{**inputs, "logits_to_keep": predicts, "use_cache": False})
         logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
         loss = torch.nn.functional.cross_entropy(logits, targets[predicts], reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
+        if routed and (auxiliary := self.model.base_model.auxiliary_loss()) is not None:
+            loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -67,42 +92,68 @@ class TRexTrainer(Trainer):
             [torch.tensor(mask.numel(), device=mask.device), mask.sum(), (labels != IGNORED_LABEL).sum()]
         )
         self._token_counts += counts.to(self._token_counts.device)
+        self._all_token_counts += counts.to(self._token_counts.device)
+        ids = inputs["input_ids"].flatten()
+        order = (ids * torch.arange(1, len(ids) + 1, device=ids.device)).sum()
+        self._checksum = self._checksum * _CHECKSUM_FACTOR + order.to(self._checksum.device)  # wraps around
         return super().training_step(model, inputs, *args, **kwargs)
 
     def reset_token_clock(self) -> None:
         """Start a new interval of tokens per second, leaving out what happened since the last one."""
         self._token_counts.zero_()
         self._counting_since = time.perf_counter()
+        self._counting_from_step = self.state.global_step
+
+    def seen(self) -> Seen:
+        """What this trainer has trained on, a job that it resumed left out; a collective."""
+        parts = gather_objects(self._checksum.item())
+        checksum = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return Seen(int(sum_over_ranks(self._all_token_counts)[1]), checksum)
 
     def leave_out(self, seconds: float) -> None:
         """Count tokens per second without `seconds` of this interval, in which there was no training."""
         self._counting_since += seconds
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens per second over all ranks to the step logs; called on every rank."""
+        """Add speed to the step logs, tokens per second over all ranks; called on every rank.
+
+        Raises:
+            FloatingPointError: the loss is not finite; on every rank.
+        """
         if "loss" in logs:
             padded, real, supervised = sum_over_ranks(self._token_counts).tolist()
             seconds = time.perf_counter() - self._counting_since
             logs["tokens_per_second"] = real / seconds
             logs["padded_tokens_per_second"] = padded / seconds
             logs["supervised_tokens_per_second"] = supervised / seconds
+            logs["step_seconds"] = seconds / max(1, self.state.global_step - self._counting_from_step)
             self.reset_token_clock()
         super().log(logs, start_time)
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise FloatingPointError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}: training has diverged; lower "
+                "training.learning_rate, or raise training.warmup_steps"
+            )
+
+
+class ReportCallback(TrainerCallback):
+    """Hands what is logged of a step to `report`, with the names that a tracker has for it."""
+
+    def __init__(self, report: Callable[[dict[str, float], int], None]):
+        self.report = report
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Pass the step logs on."""
+        if logs and "loss" in logs:
+            self.report({f"train/{k}": v for k, v in logs.items() if k != "epoch"}, state.global_step)
 
 
 class JobCallback(TrainerCallback):
-    """Evaluates on schedule and reports to the tracker."""
+    """Evaluates on schedule and measures memory."""
 
-    def __init__(
-        self,
-        measurements: Measurements,
-        every: int | None,
-        report: Callable[[dict[str, float], int], None],
-        memory: MemoryRecord,
-    ):
+    def __init__(self, measurements: Measurements, every: int | None, memory: MemoryRecord):
         self.measurements = measurements
         self.every = every
-        self.report = report
         self.memory = memory
         self._first_step: int | None = None
 
@@ -124,8 +175,3 @@ class JobCallback(TrainerCallback):
             self.memory.take("after the first step", engine.module, state.global_step, optimizer)
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self.measurements.held_out(state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Pass the step logs on."""
-        if logs and "loss" in logs:
-            self.report({f"train/{k}": v for k, v in logs.items() if k != "epoch"}, state.global_step)

@@ -1,0 +1,1 @@
+"""Comparisons: methods times seeds under one recipe, and what their differences are worth."""

@@ -1,0 +1,199 @@
+"""The comparison: methods times seeds, one after another in one process group, and the results after each."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
+from trex_ds.comparison.equal_lora import equal_lora
+from trex_ds.comparison.output import earlier_mlflow_run, print_results, write_results
+from trex_ds.comparison.results import Results, finished_runs, results_of
+from trex_ds.comparison.runs import Run, execute, in_order, states_of
+from trex_ds.comparison.state import RunState
+from trex_ds.comparison.tuning import Choice, choose, tuning_run
+from trex_ds.config import flatten, to_dict
+from trex_ds.distributed import on_rank_zero, rank
+from trex_ds.evaluation import Evaluation
+from trex_ds.tracking import Tracker, git_commit, recipe_hash
+from trex_ds.training import job
+from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.preflight import check_nodes
+from trex_ds.training.preparation import prepare
+
+log = logging.getLogger(__name__)
+
+
+def compare(recipe: CompareRecipe) -> Results:
+    """Do the runs of the comparison that are not done yet; every rank of the launch calls it.
+
+    Writes to `recipe.output_dir` a folder for each run, and after each run `comparison.json`, `comparison.md`
+    and `pareto.png`. A run that fails on all ranks is recorded as failed, and the others go on.
+
+    Raises:
+        ConfigError: the data cannot be used, or the folder holds other runs than these.
+    """
+    quiet_libraries()
+    device = start_distributed(recipe.training.timeout_minutes)
+    with naming_the_rank():
+        check_nodes(recipe)
+        return _Comparison(recipe, device).run()
+
+
+class _Comparison:
+    def __init__(self, recipe: CompareRecipe, device: torch.device):
+        self._recipe = recipe
+        self._device = device
+        self._output = Path(recipe.output_dir)
+        self._methods: dict[str, Any] = dict(recipe.methods)
+        reference = recipe.child(recipe.methods[recipe.reference_method], 0)
+        self._methods[EQUAL_LORA] = equal_lora(reference)
+        self._tracker = Tracker(
+            recipe.tracking,
+            self._output,
+            enabled=rank() == 0,
+            run_id=on_rank_zero(lambda: earlier_mlflow_run(self._output)),
+        )
+        self._choices: dict[str, Choice] = {}
+        self._failed_choices: dict[str, str] = {}
+        self._runs: list[Run] = []
+        self._states: dict[Path, RunState] = {}
+
+    def run(self) -> Results:
+        candidates = self._candidates()
+        states = states_of(candidates, self._recipe.retry_failed)
+        # Asked before anything is trained: the final runs whose learning rate is known already.
+        self._set_choices(candidates, states, final=False)
+        self._plan()
+        if any(state.status in ("pending", "begun") for state in (*states, *self._states.values())):
+            prepare((candidates or self._runs)[0].recipe, self._device)  # unusable data would fail every run
+        with self._tracker:
+            self._log_origin()
+            known = dict(zip([run.folder for run in candidates], states, strict=True))
+            for run, state in in_order(candidates, states):
+                known[run.folder] = execute(run, state, lambda run=run: self._tune(run))  # type: ignore[misc]
+            self._set_choices(candidates, [known[run.folder] for run in candidates], final=True)
+            self._plan()
+            results = self._report()
+            for run, state in in_order(self._runs, [self._states[run.folder] for run in self._runs]):
+                self._states[run.folder] = execute(run, state, lambda run=run: self._train(run))  # type: ignore[misc]
+                results = self._report()
+        if rank() == 0:
+            print_results(results, self._output, self._tracker.describe())
+        return results
+
+    def _candidates(self) -> list[Run]:
+        """The short trainings that choose learning rates."""
+        tuning = self._recipe.tuning
+        if tuning is None:
+            return []
+        steps = dataclasses.replace(self._recipe.training, max_steps=tuning.max_steps)
+        return [
+            self._make_run(name, self._recipe.seeds[0], rate, f"tuning/lr_{rate:g}", steps)
+            for name in self._methods
+            for rate in tuning.learning_rates
+        ]
+
+    def _plan(self) -> None:
+        """The final runs of all methods that have a learning rate, and what is known of them."""
+        self._runs = [
+            self._make_run(name, seed, self._choices[name].learning_rate, f"seed_{seed}", self._recipe.training)
+            for seed in self._recipe.seeds  # all methods with the first seed, so that something can be compared soon
+            for name in self._methods
+            if name in self._choices
+        ]
+        states = states_of(self._runs, self._recipe.retry_failed)
+        self._states = dict(zip([run.folder for run in self._runs], states, strict=True))
+
+    def _make_run(self, method: str, seed: int, rate: float, folder: str, training: Any) -> Run:
+        child = self._recipe.child(
+            self._methods[method],
+            seed,
+            output_dir=str(self._output / method / folder),
+            training=dataclasses.replace(training, learning_rate=rate),
+            tracking=dataclasses.replace(self._recipe.tracking, run_name=f"{method} {folder}".replace("_", " ")),
+        )
+        return Run(method, seed, child)
+
+    def _set_choices(self, candidates: list[Run], states: list[RunState], final: bool) -> None:
+        """The learning rates of the methods all of whose candidates are done; if `final`, that is all methods."""
+        for name in self._methods:
+            if self._recipe.tuning is None:
+                self._choices[name] = Choice(self._recipe.training.learning_rate, {})
+                continue
+            own = [(run, state) for run, state in zip(candidates, states, strict=True) if run.method == name]
+            if not final and any(state.status not in ("finished", "failed") for _, state in own):
+                continue
+            losses = {run.recipe.training.learning_rate: state.result.get("loss") for run, state in own}
+            try:
+                self._choices[name] = choose(losses)
+            except ValueError as error:
+                reasons = "; ".join(f"{run.recipe.training.learning_rate:g}: {state.error}" for run, state in own)
+                self._failed_choices[name] = f"{error}: {reasons}"
+
+    def _tune(self, run: Run) -> Mapping[str, Any]:
+        return {"loss": tuning_run(run.recipe, self._device, self._context(run, "tuning"))}
+
+    def _train(self, run: Run) -> Mapping[str, Any]:
+        context = self._context(run, "final")
+        summary = job.run(run.recipe, self._device, dataclasses.replace(context, base=self._base()))
+        for other, result in finished_runs(self._runs, self._states):
+            seen = (result["tokens_seen"], result["data_checksum"])
+            if other.seed == run.seed and seen != (summary.seen.tokens, summary.seen.checksum):
+                raise RuntimeError(
+                    f"trained on {summary.seen}, but {other.folder} on {seen}: the runs cannot be compared"
+                )
+        return {
+            "evaluation": f"evaluation_{summary.steps}.json",
+            "trainable_parameters": summary.trainable_parameters,
+            "base_parameters": summary.base_parameters,
+            "steps": summary.steps,
+            "tokens_seen": summary.seen.tokens,
+            "data_checksum": summary.seen.checksum,
+            "step_seconds": summary.step_seconds,
+            "tokens_per_second": summary.tokens_per_second,
+            "peak_bytes": summary.peak_bytes,
+            "seconds": summary.seconds,
+        }
+
+    def _base(self) -> Evaluation | None:
+        """The base model's answers, as the first finished run has them."""
+        done = finished_runs(self._runs, self._states)
+        return on_rank_zero(lambda: Evaluation.load(done[0][0].folder / "evaluation_base.json") if done else None)
+
+    def _context(self, run: Run, stage: str) -> job.Context:
+        return job.Context(parent=self._tracker, tags={"method": run.method, "stage": stage})
+
+    def _log_origin(self) -> None:
+        self._tracker.log_params(flatten(to_dict(self._recipe)))
+        self._tracker.set_tags(
+            {
+                "stage": "comparison",
+                "model": self._recipe.model.name,
+                "git_commit": git_commit(),
+                "recipe_hash": recipe_hash(to_dict(self._recipe)),
+            }
+        )
+
+    def _report(self) -> Results:
+        """The results so far, written and tracked."""
+
+        def report() -> Results:
+            results = results_of(
+                self._recipe, self._methods, self._choices, self._failed_choices, self._runs, self._states
+            )
+            write_results(results, self._output, self._tracker.run_id)
+            return results
+
+        results = on_rank_zero(report)
+        step = len(finished_runs(self._runs, self._states))
+        self._tracker.log_metrics(results.metrics(), step)
+        for file in ("comparison.json", "comparison.md", "pareto.png"):
+            if rank() == 0 and (self._output / file).is_file():
+                self._tracker.log_artifact(self._output / file)
+        return results

@@ -1,0 +1,118 @@
+"""A comparison: a recipe with several methods and seeds in place of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from trex_ds.adapters.sections import AdapterConfig, default_adapter
+from trex_ds.config import section
+from trex_ds.training.recipe import Recipe
+
+EQUAL_LORA = "lora_equal"
+"""Name of the method that is always added: LoRA with as many parameters as the reference, on the same linears."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@section
+class TuningConfig:
+    """The choice of each method's learning rate, by the loss on what data.left_out keeps out of all training."""
+
+    learning_rates: Annotated[list[PositiveFloat], Field(min_length=2)]
+    """Candidates, the same for each method; each is tried in a short training with the first seed."""
+    max_steps: PositiveInt
+    """Optimiser steps of each of these trainings; their schedule is the recipe's over as many steps."""
+
+    def problems(self) -> list[str]:
+        """A candidate that is given twice."""
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            return ["learning_rates: a value is given twice; remove one"]
+        return []
+
+
+@section
+class CompareRecipe(Recipe):
+    """Methods times seeds under one recipe."""
+
+    methods: dict[str, AdapterConfig] = Field(default_factory=dict)
+    """The adapter section of each method, by a name for it."""
+    reference: str | None = None
+    """The method that the added LoRA has as many parameters as; null: the first."""
+    baselines: list[str] = Field(default_factory=list)
+    """Methods that the others are compared with; the LoRA with equally many parameters always is one."""
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = Field(default_factory=lambda: [0, 1, 2])
+    """Each method is trained once with each of them."""
+    tuning: TuningConfig | None = None
+    """How each method's learning rate is chosen; null: all have that of the recipe."""
+    retry_failed: bool = False
+    """Try runs again that have failed before."""
+
+    def problems(self) -> list[str]:
+        """What concerns methods, seeds and tuning, and what the recipe of each method's runs has to say."""
+        found = self._unused()
+        if not self.methods:
+            return [
+                *found,
+                "methods: required, but there are none; give each method's adapter section by a name for it",
+            ]
+        for name in self.methods:
+            if not _NAME.fullmatch(name):
+                found.append(f"methods: {name!r} is no name for a folder; use letters, digits, _ and -")
+            elif name == EQUAL_LORA:
+                found.append(f"methods: {name} is the name of the LoRA that is always added; choose another")
+        known = ", ".join(self.methods)
+        if self.reference is not None and self.reference not in self.methods:
+            found.append(f"reference: {self.reference!r} is none of the methods: {known}")
+        found += [
+            f"baselines.{i}: {name!r} is none of the methods: {known}"
+            for i, name in enumerate(self.baselines)
+            if name not in (*self.methods, EQUAL_LORA)
+        ]
+        if self.baselines and set(self.methods) <= set(self.baselines):
+            found.append("baselines: all methods are baselines; leave out the one that is compared with them")
+        if len(set(self.seeds)) < len(self.seeds):
+            found.append("seeds: a seed is given twice; remove one")
+        if self.tuning is not None:
+            if not self.data.left_out:
+                found.append(
+                    "data.left_out: tuning measures the loss on training examples that no run trains on; "
+                    "set it to 32, say"
+                )
+            if self.tuning.max_steps <= self.training.warmup_steps:
+                found.append(
+                    f"tuning.max_steps: {self.tuning.max_steps} steps are over before training.warmup_steps, "
+                    f"{self.training.warmup_steps}; raise it"
+                )
+        return found + self._problems_of_methods()
+
+    @property
+    def reference_method(self) -> str:
+        """The name of the reference."""
+        return self.reference or next(iter(self.methods))
+
+    def child(self, adapter: Any, seed: int, **changes: Any) -> Recipe:
+        """The recipe of one run; `changes` replace sections or values of it."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return Recipe(**{**values, "adapter": adapter, "seed": seed, **changes})
+
+    def _unused(self) -> list[str]:
+        """Fields of a recipe that mean nothing in a comparison."""
+        found = []
+        if self.adapter != default_adapter():
+            found.append("adapter: has no effect, each of methods has its own; remove it")
+        if self.seed != 0:
+            found.append("seed: has no effect in a comparison; use seeds")
+        if self.training.resume:
+            found.append("training.resume: has no effect, a comparison goes on by itself; remove it")
+        if self.training.save_every is not None:
+            found.append("training.save_every: has no effect, an interrupted run begins anew; remove it")
+        return found
+
+    def _problems_of_methods(self) -> list[str]:
+        """What the recipes of the methods' runs have to say, once where all say the same."""
+        lines = {name: Recipe.problems(self.child(adapter, 0)) for name, adapter in self.methods.items()}
+        shared = [line for line in next(iter(lines.values())) if all(line in own for own in lines.values())]
+        return shared + [f"methods.{name}: {line}" for name, own in lines.items() for line in own if line not in shared]

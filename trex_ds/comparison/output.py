@@ -1,0 +1,147 @@
+"""The results of a comparison on disk and on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trex_ds.comparison.bootstrap import LEVEL, RESAMPLES, Interval
+from trex_ds.comparison.pareto import draw_pareto
+from trex_ds.comparison.results import MethodResult, Pair, Results
+from trex_ds.environment import describe_environment
+from trex_ds.files import atomic_path
+
+RESULTS_FILE, REPORT_FILE, PLOT_FILE = "comparison.json", "comparison.md", "pareto.png"
+
+_Rows = list[list[str]]
+
+
+def write_results(results: Results, folder: Path, mlflow_run: str | None) -> None:
+    """`comparison.json`, `comparison.md` and, once a method has an accuracy, `pareto.png`."""
+    content = {
+        **asdict(results),
+        "statistics": {"resamples": RESAMPLES, "level": LEVEL, "correction": "Holm", "seed": 0},
+        "mlflow_run": mlflow_run or earlier_mlflow_run(folder),
+        "environment": describe_environment(),
+    }
+    with atomic_path(folder / RESULTS_FILE) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+    with atomic_path(folder / REPORT_FILE) as temporary:
+        temporary.write_text(report(results))
+    draw_pareto(results, folder / PLOT_FILE)
+
+
+def earlier_mlflow_run(folder: Path) -> str | None:
+    """The MLflow run that an interrupted comparison in `folder` has begun."""
+    file = folder / RESULTS_FILE
+    return json.loads(file.read_text())["mlflow_run"] if file.is_file() else None
+
+
+def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> None:
+    """The tables of the report, its notes, and where everything is."""
+    console = Console(soft_wrap=True)
+    for title, head, rows in _tables(results):
+        table = Table(title=title, title_justify="left")
+        for position, name in enumerate(head):
+            table.add_column(name, justify="right" if position else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for line in [*_findings(results), *results.notes]:
+        console.print(line, highlight=False)
+    console.print(f"results: {folder / RESULTS_FILE}, {folder / REPORT_FILE}, {folder / PLOT_FILE}", highlight=False)
+    console.print(f"MLflow: {how_to_open_mlflow}", highlight=False)
+
+
+def report(results: Results) -> str:
+    """The same as Markdown."""
+    parts = ["# Comparison\n"]
+    for title, head, rows in _tables(results):
+        lines = [f"## {title}\n", _markdown_row(head), _markdown_row(["---"] * len(head)), *map(_markdown_row, rows)]
+        parts.append("\n".join(lines) + "\n")
+    parts.append("## What is significant\n")
+    parts.append("\n".join(f"- {line}" for line in _findings(results)) + "\n")
+    parts.append(f"![accuracy against parameters]({PLOT_FILE})\n")
+    parts.append("## To be known\n")
+    parts.append("\n".join(f"- {line}" for line in results.notes) + "\n")
+    return "\n".join(parts)
+
+
+def _tables(results: Results) -> list[tuple[str, list[str], _Rows]]:
+    tasks = list(results.base_tasks)
+    base = [["base model", "", *[_percent(results.base_tasks[t]) for t in tasks], _percent(results.base_accuracy)]]
+    done = [method for method in results.methods if method.accuracy is not None]
+    accuracy: _Rows = base * bool(done)
+    for method in done:
+        seeds = str(sum(run.status == "finished" for run in method.runs))
+        values = [_interval(method.tasks[task]) for task in tasks]
+        accuracy.append([method.name, seeds, *values, _interval(method.accuracy)])
+    tables = [
+        ("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods]),
+        ("Accuracy in %, with 95% intervals", ["method", "seeds", *tasks, "mean"], accuracy),
+    ]
+    if results.pairs:
+        head = ["method", "against", "seeds", *tasks, "mean", "p (Holm)", "parameters", "step time", "peak memory"]
+        rows = [_pair_row(pair, tasks) for pair in results.pairs]
+        tables.append(("Differences in points, paired, with 95% intervals; ratios of cost", head, rows))
+    return tables
+
+
+_COST_HEAD = ["method", "learning rate", "trainable parameters", "step seconds", "peak memory, MiB", "runs"]
+
+
+def _cost_row(method: MethodResult) -> list[str]:
+    states = [run.status for run in method.runs]
+    counts = ", ".join(f"{states.count(status)} {status}" for status in dict.fromkeys(states))
+    if method.accuracy is None:
+        cost = ["", "", ""]
+    else:
+        mebibytes = (method.peak_bytes or 0) / 2**20
+        cost = [f"{method.trainable_parameters:,}", f"{method.step_seconds:.3f}", f"{mebibytes:,.0f}"]
+    rate = "" if method.learning_rate is None else f"{method.learning_rate:g}"
+    return [method.name, rate, *cost, "no learning rate" if method.error else counts]
+
+
+def _pair_row(pair: Pair, tasks: Sequence[str]) -> list[str]:
+    p = f"{pair.p_corrected:.4f}" + (" *" if pair.significant else "")
+    ratios = [f"{ratio:.2f}x" for ratio in (pair.parameters_ratio, pair.step_time_ratio, pair.peak_ratio)]
+    differences = [_interval(pair.tasks[task], sign=True) for task in tasks]
+    return [
+        *(pair.method, pair.baseline, str(len(pair.seeds)), *differences),
+        *(_interval(pair.difference, sign=True), p, *ratios),
+    ]
+
+
+def _findings(results: Results) -> list[str]:
+    """A sentence for each pair."""
+    lines = []
+    for pair in results.pairs:
+        verdict = "not significantly different from"
+        if pair.significant:
+            verdict = "significantly better than" if pair.difference.value > 0 else "significantly worse than"
+        lines.append(
+            f"{pair.method} is {verdict} {pair.baseline}: {_interval(pair.difference, sign=True)} points, "
+            f"p = {pair.p_corrected:.4f} after Holm's correction for {len(results.pairs)} pairs"
+        )
+    return lines or ["Nothing yet: no method and baseline have both finished a seed."]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(interval: Interval | None, sign: bool = False) -> str:
+    if interval is None:
+        return ""
+    form = "{:+.1f}" if sign else "{:.1f}"
+    value, low, high = (form.format(100 * x) for x in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

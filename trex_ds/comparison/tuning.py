@@ -1,0 +1,97 @@
+"""The choice of a method's learning rate: short trainings, judged by the loss on what no run trains on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trex_ds.data import IGNORED_LABEL, Collator
+from trex_ds.distributed import rank, sum_over_ranks, world_size
+from trex_ds.tracking import Tracker
+from trex_ds.training.job import Context, build_model, log_origin, make_trainer, training_arguments
+from trex_ds.training.preparation import prepare
+from trex_ds.training.recipe import Recipe
+from trex_ds.training.trainer import ReportCallback, TRexTrainer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method's learning rate, and how it was found."""
+
+    learning_rate: float
+    losses: Mapping[float, float | None]
+    """Loss on the left-out examples by candidate; None: its training failed."""
+    warning: str | None = None
+
+
+def choose(losses: Mapping[float, float | None]) -> Choice:
+    """The candidate of least loss.
+
+    Raises:
+        ValueError: if no candidate has a loss.
+    """
+    found = {rate: loss for rate, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    if not found:
+        raise ValueError("no learning rate could be chosen: the training with each candidate failed")
+    best = min(found, key=lambda rate: found[rate])
+    warning = None
+    if best in (min(losses), max(losses)):
+        side, more = ("smallest", "smaller") if best == min(losses) else ("largest", "larger")
+        warning = f"the learning rate chosen, {best:g}, is the {side} candidate: a {more} one may be better"
+    return Choice(best, losses, warning)
+
+
+def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
+    """Train as `recipe` says, and return the loss on its left-out examples; a collective. Keeps no adapter.
+
+    Raises:
+        FloatingPointError: the loss is no finite number any more.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # as in a job
+    tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
+    prepared = prepare(recipe, device)
+    with tracker:
+        log_origin(tracker, recipe, context)
+        arguments = training_arguments(recipe)
+        model = build_model(recipe, prepared.centroids)
+        trainer = make_trainer(recipe, prepared, model, arguments, [ReportCallback(tracker.log_metrics)])
+        trainer.train()
+        collator = Collator(prepared.tokenizer.pad_token_id)
+        loss = mean_loss(trainer, prepared.left_out, collator, recipe.evaluation.batch_size)
+        tracker.log_metrics({"left_out/loss": loss}, trainer.state.global_step)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss on the left-out examples is {loss}: training has diverged")
+    return loss
+
+
+@torch.no_grad()
+def mean_loss(trainer: TRexTrainer, items: Any, collator: Collator, batch_size: int) -> float:
+    """Cross-entropy of an answer's token, the mean over those of all `items`; a collective.
+
+    Every rank runs as many batches, because under ZeRO-3 a forward pass is a collective; one that has none left
+    runs the last again and drops the result.
+    """
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    batches: Sequence[range] = [
+        range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)
+    ]
+    sums = torch.zeros(2, dtype=torch.float64, device=trainer.args.device)
+    for first in range(0, len(batches), world_size()):
+        own = first + rank()
+        inputs = trainer._prepare_inputs(collator([items[i] for i in batches[min(own, len(batches) - 1)]]))
+        predicted = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
+        # The sum, not the mean; the trainer multiplies by the ranks, over which DeepSpeed averages gradients.
+        loss = trainer.compute_loss(model, inputs, num_items_in_batch=1) / trainer.accelerator.num_processes
+        if own < len(batches):
+            sums += torch.stack([loss.double(), predicted.double()])
+    model.train(was_training)
+    total, tokens = sum_over_ranks(sums).tolist()
+    return total / tokens
