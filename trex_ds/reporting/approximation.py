@@ -19,11 +19,11 @@ from tqdm import tqdm
 from trex_ds.adapters import TRexConfig
 from trex_ds.reporting.intervals import Interval, mean_by_t
 
-SIZES = ((1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8))
+SIZES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8))
 """(I, J), none of them smaller than the one before in either."""
-WIDTH, GROUPS, SAMPLES, TOKENS = 16, 16, 128, 8
+WIDTH, GROUPS, SAMPLES, TOKENS = 16, 16, 64, 8
 """Inputs and outputs of the layer, K, samples (each of one group), tokens of a sample."""
-SEEDS, STEPS, LEARNING_RATE = 5, 200, 0.03
+SEEDS, STEPS, LEARNING_RATE = 5, 100, 0.05
 
 
 @dataclass(frozen=True)

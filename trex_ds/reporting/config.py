@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
 from trex_ds.adapters.sections import AdapterConfig
 from trex_ds.config import section
+from trex_ds.reporting.counts import TARGETS
 from trex_ds.training.recipe import Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -21,9 +22,9 @@ class Timing:
 
     warm_up_steps: NonNegativeInt = 2
     """Steps of each method that are not counted."""
-    pairs: PositiveInt = 20
+    pairs: Annotated[int, Field(ge=6)] = 20
     """Pairs of steps of each comparison, at most."""
-    minutes: PositiveFloat = 0.75
+    minutes: PositiveFloat = 0.5
     """After so long a comparison begins no further pair, once it has six."""
 
 
@@ -89,7 +90,7 @@ class ReportRecipe(Recipe):
     def built_in_methods(self) -> dict[str, Any]:
         """The recipe's adapter and what it is compared with, on the same linears: adapter sections by name."""
         pairs = self.adapter.num_in_experts * self.adapter.num_out_experts
-        targets = {name: getattr(self.adapter, name) for name in ("target_modules", "exclude_modules")}
+        targets = self.targets()
         wanted: dict[str, dict[str, Any]] = {
             "lora_r16": {"method": "lora", "r": 16},
             f"lora_r{pairs}": {"method": "lora", "r": pairs},
@@ -104,6 +105,10 @@ class ReportRecipe(Recipe):
         }
         sections = {name: adapter_section({**values, **targets}) for name, values in wanted.items()}
         return {"trex": self.adapter, **sections}
+
+    def targets(self) -> dict[str, Any]:
+        """Which linears the recipe's adapter adapts, as fields of any adapter section."""
+        return {name: getattr(self.adapter, name) for name in TARGETS}
 
     def counted_methods(self) -> dict[str, Any]:
         """All methods whose parameters are counted: adapter sections by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import ConfigError
+from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
 from trex_ds.reporting.architectures import ARCHITECTURES
 
@@ -20,6 +23,9 @@ A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN = (
 )
 ROLES = (A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN)
 """What an adapter's parameters are for. `frozen` ones are the adapter's own but not trained."""
+
+TARGETS = ("target_modules", "exclude_modules", "layers_to_transform")
+"""Fields of a configuration that say which linears it adapts."""
 
 # The first that is found in a parameter's own name, which begins where that of the base model's module ends.
 _BY_NAME = {"mapper": MAPPER, "omega|gamma|gate": GATES, "router": ROUTER, r"_A\b": A, r"_B\b": B}
@@ -52,8 +58,8 @@ def count(config: Any, adapter: PeftConfig) -> dict[str, int]:
     from transformers.modeling_utils import set_zero3_state
 
     adapter = copy.deepcopy(adapter)
-    if getattr(adapter, "intuition_transform", None) == "centered":
-        adapter.intuition_transform = "raw"  # type: ignore[attr-defined] # takes centroids, and has the shapes of this
+    if isinstance(adapter, TRexConfig) and adapter.needs_statistics and adapter.centroids is None:
+        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
     # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
     with torch.device("meta"), set_zero3_state():
         base = AutoModelForCausalLM.from_config(config, attn_implementation="eager").requires_grad_(False)
@@ -75,10 +81,11 @@ def trained(counts: Mapping[str, int]) -> int:
 
 
 def equal_parameter_rank(config: Any, adapter: PeftConfig) -> int:
-    """The rank of the LoRA, on the linears that `adapter` adapts, whose trained parameters come nearest to its own."""
-    one = LoraConfig(r=1, target_modules=adapter.target_modules, exclude_modules=adapter.exclude_modules)  # type: ignore[attr-defined]
-    # A LoRA's parameters are in proportion to its rank.
-    return max(1, round(trained(count(config, adapter)) / trained(count(config, one))))
+    """The least rank at which LoRA has at least as many trained parameters as `adapter`, on the linears it adapts."""
+    targets = {name: getattr(adapter, name) for name in TARGETS if hasattr(adapter, name)}
+    one = count(config, LoraConfig(r=1, task_type="CAUSAL_LM", **targets))
+    # LoRA's are in proportion to its rank.
+    return math.ceil(trained(count(config, adapter)) / trained(one))
 
 
 def _role(name: str, base_modules: set[str]) -> str:

@@ -111,21 +111,20 @@ def make_trainer(recipe: Recipe, adapter: Any, prepared: Prepared, arguments: An
     return trainer
 
 
-def release(trainers: Sequence[SteppedTrainer]) -> None:
-    """Free the memory of trainers that are done.
+def release(trainer: SteppedTrainer) -> None:
+    """Free the memory of a trainer that is done.
 
     DeepSpeed's hooks are held by autograd's nodes, and these by the hooks, where no garbage collector looks. So
     the objects stay, and their tensors are emptied.
     """
-    for trainer in trainers:
-        engine = trainer.model_wrapped
-        engine.destroy()
-        tensors = [*engine.parameters(), *_tensors_in(vars(engine.optimizer))]
-        tensors += [p.ds_tensor for p in engine.parameters() if hasattr(p, "ds_tensor")]
-        tensors += [p.grad for p in tensors if p.is_leaf and p.grad is not None]
-        for tensor in tensors:
-            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        trainer.accelerator.free_memory()
+    engine = trainer.model_wrapped
+    engine.destroy()
+    tensors = [*engine.parameters(), *_tensors_in(vars(engine.optimizer))]
+    tensors += [p.ds_tensor for p in engine.parameters() if hasattr(p, "ds_tensor")]
+    tensors += [p.grad for p in tensors if p.is_leaf and p.grad is not None]
+    for tensor in tensors:
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    trainer.accelerator.free_memory()
     give_memory_back()
 
 

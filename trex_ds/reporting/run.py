@@ -96,7 +96,6 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
 def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], dict[str, Any]]:
     """Parameters by model, method and role; and the methods, the LoRA of as many parameters among them."""
     methods = recipe.counted_methods()
-    targets = {name: getattr(recipe.adapter, name) for name in ("target_modules", "exclude_modules")}
     own = recipe.model.name
     models = {own: model_config(own, recipe.model.revision)}
     models |= {name: model_config(name) for name in (*ARCHITECTURES, *recipe.report.models)}
@@ -106,7 +105,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
         for model, config in models.items():
             counts[model] = {}
             r = equal_parameter_rank(config, recipe.adapter.build())
-            equal[model] = adapter_section({"method": "lora", "r": r, **targets})
+            equal[model] = adapter_section({"method": "lora", "r": r, **recipe.targets()})
             for name, section in {**methods, EQUAL_LORA: equal[model]}.items():
                 try:
                     counts[model][name] = count(config, section.build())
@@ -121,12 +120,12 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
 def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepared) -> Throughput:
     pairs = recipe.adapter.num_in_experts * recipe.adapter.num_out_experts
     lora = f"lora_r{pairs}"
-    comparisons = [
-        *((name, baseline) for name in ("trex", *recipe.report.timed) for baseline in (lora, EQUAL_LORA)),
-        (lora, lora),
-    ]
-    wanted = dict.fromkeys(pair for pair in comparisons if pair[0] != pair[1] or pair == (lora, lora))
-    return measure(recipe, recipe.report.timing, methods, list(wanted), prepared)
+    comparisons = [(lora, lora)]
+    for name in dict.fromkeys(["trex", *recipe.report.timed]):
+        # Each time first against the one that is alive already.
+        baselines = sorted((lora, EQUAL_LORA), key=lambda other: other != comparisons[-1][1])
+        comparisons += [(name, baseline) for baseline in baselines if name != baseline]
+    return measure(recipe, recipe.report.timing, methods, comparisons, prepared)
 
 
 def _specialisation(recipe: ReportRecipe, prepared: Prepared) -> Specialisation | str:

@@ -62,8 +62,8 @@ class Throughput:
     warm_up_steps: int
     comparisons: list[Comparison]
     peak_bytes: Mapping[str, int]
-    """By method, of the rank that needs most: the peak of its engine's making and first steps, above what the
-    process held before. Allocated by torch on a GPU, else resident."""
+    """By method, of the rank that needs most: the peak of a step while no other engine is alive, above what the
+    process held before there was any. Allocated by torch on a GPU, else resident."""
 
 
 def order(pairs: int) -> list[tuple[int, int]]:
@@ -80,8 +80,7 @@ def measure(
 ) -> Throughput:
     """Time the pairs (method, baseline) in one process group, under the recipe's DeepSpeed configuration; a collective.
 
-    No more than two models are alive at a time. The one of a pair whose memory is not known yet is made first, and
-    takes its warm-up steps alone.
+    No more than two models are alive at a time; one that the next comparison needs too stays, warm.
 
     Args:
         recipe: the user's, with everything but the adapter.
@@ -90,54 +89,52 @@ def measure(
         comparisons: pairs of their names; a name against itself is the control.
         prepared: the recipe's data.
     """
-    arguments = training_arguments(recipe)
-    peaks: dict[str, int] = {}
+    bench = _Bench(recipe, timing, methods, prepared)
     found = []
-    for method, baseline in comparisons:
-        pair = _Pair(recipe, timing, methods, prepared, arguments)
-        names = (baseline, method) if method in peaks and baseline not in peaks else (method, baseline)
-        for name in names:
-            alone = pair.add(name)
-            if alone is not None and name not in peaks:
-                peaks[name] = alone
-        found.append(pair.compare(method, baseline))
-        pair.release()
-    for name in {name for pair_ in comparisons for name in pair_} - set(peaks):
-        pair = _Pair(recipe, timing, methods, prepared, arguments)
-        peaks[name] = pair.add(name) or 0
-        pair.release()
-    return Throughput(recipe.training.deepspeed, timing.warm_up_steps, found, peaks)
+    for pair in comparisons:
+        bench.bring(pair)
+        found.append(bench.compare(*pair))
+    bench.bring(())
+    return Throughput(recipe.training.deepspeed, timing.warm_up_steps, found, bench.peaks)
 
 
-class _Pair:
-    """At most two trainers that take their steps on the same batches."""
+class _Bench:
+    """At most two engines, which take their steps on the same batches."""
 
-    def __init__(self, recipe: Recipe, timing: Timing, methods: Mapping[str, Any], prepared: Prepared, arguments: Any):
-        self._recipe, self._timing, self._methods = recipe, timing, methods
-        self._prepared, self._arguments = prepared, arguments
-        self._names: list[str] = []
-        self._trainers: list[SteppedTrainer] = []
-
-    def add(self, name: str) -> int | None:
-        """Make a method's engine and warm it up; its peak in bytes if no other is alive."""
+    def __init__(self, recipe: Recipe, timing: Timing, methods: Mapping[str, Any], prepared: Prepared):
+        self._recipe, self._timing, self._methods, self._prepared = recipe, timing, methods, prepared
+        self._arguments = training_arguments(recipe)
+        self._alive: list[tuple[str, SteppedTrainer]] = []
+        self.peaks: dict[str, int] = {}
         give_memory_back()
         reset_peak()
-        before = peak_bytes()
-        steps = self._timing.warm_up_steps + self._timing.pairs
-        adapter = self._methods[name]
-        trainer = make_trainer(self._recipe, adapter, self._prepared, self._arguments, steps)
-        self._names.append(name)
-        self._trainers.append(trainer)
-        for _ in range(self._timing.warm_up_steps):
-            trainer.take_step(trainer.next_batches())
-        peak = max(gather_objects(peak_bytes() - before))
-        return peak if len(self._trainers) == 1 else None
+        self._before = peak_bytes()
+
+    def bring(self, wanted: Sequence[str]) -> None:
+        """Let the methods of `wanted` be alive and no others. Who is alone for a moment has its memory measured."""
+        missing = list(wanted)
+        for name, trainer in list(self._alive):
+            if name in missing:
+                missing.remove(name)
+            elif len(self._alive) == 2:
+                self._release(name, trainer)
+                self._weigh()
+        for name in missing:
+            if len(self._alive) == 2 or (self._alive and self._alive[0][0] not in wanted):
+                self._release(*self._alive[0])
+            self._alive.append((name, self._warm(name)))
+            self._weigh()
+        if not wanted:
+            for name, trainer in list(self._alive):
+                self._release(name, trainer)
+                self._weigh()
 
     def compare(self, method: str, baseline: str) -> Comparison:
         """Time pairs of steps until there are enough of them, or time is up."""
+        names = [name for name, _ in self._alive]
         # The same name twice is the control: which of the two is called what does not matter.
-        first = self._names.index(method)
-        sides = (self._trainers[first], self._trainers[1 - first])
+        first = names.index(method)
+        sides = (self._alive[first][1], self._alive[1 - first][1])
         seconds: tuple[list[float], list[float]] = ([], [])
         tokens = [0, 0, 0]
         ends = time.perf_counter() + 60 * self._timing.minutes
@@ -145,7 +142,7 @@ class _Pair:
         bar = tqdm(turns, desc=f"{method} against {baseline}", unit=" pairs", disable=rank() != 0, mininterval=2.0)
         for number, turn in enumerate(bar):
             late = on_rank_zero(lambda: time.perf_counter() > ends)
-            if late and number >= min(LEAST_PAIRS, self._timing.pairs):
+            if late and number >= LEAST_PAIRS:
                 break
             batches = sides[0].next_batches()
             for side in turn:
@@ -153,16 +150,33 @@ class _Pair:
             tokens = [a + b for a, b in zip(tokens, batches.tokens(), strict=True)]
         bar.close()
         ratios = [own / other for own, other in zip(*seconds, strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        low, _, high = statistics.quantiles(ratios, n=4)
         return Comparison(
             *(method, baseline, ratios, of_median(ratios), low, high),
             *(_speed(own, tokens) for own in seconds),
         )
 
-    def release(self) -> None:
-        """Free both."""
-        release(self._trainers)
-        self._trainers.clear()
+    def _warm(self, name: str) -> SteppedTrainer:
+        adapter, steps = self._methods[name], self._timing.warm_up_steps
+        schedule = steps + self._timing.pairs
+        trainer = make_trainer(self._recipe, adapter, self._prepared, self._arguments, schedule)
+        for _ in tqdm(range(steps), desc=f"{name}, warm-up", unit=" steps", disable=rank() != 0, mininterval=2.0):
+            trainer.take_step(trainer.next_batches())
+        return trainer
+
+    def _weigh(self) -> None:
+        """Measure the memory of the one engine that is alive, if that is so and has not been done."""
+        if len(self._alive) != 1 or self._alive[0][0] in self.peaks:
+            return
+        name, trainer = self._alive[0]
+        give_memory_back()
+        reset_peak()
+        trainer.take_step(trainer.next_batches())
+        self.peaks[name] = max(gather_objects(peak_bytes() - self._before))
+
+    def _release(self, name: str, trainer: SteppedTrainer) -> None:
+        self._alive = [(other, alive) for other, alive in self._alive if alive is not trainer]
+        release(trainer)
 
 
 def _speed(seconds: Sequence[float], tokens: Sequence[int]) -> Speed:
