@@ -19,10 +19,14 @@ SCRIPT = ROOT / "launch" / "report.py"
 def make_report(file: Path) -> list[str]:
     from trex_ds.config import read_recipe
     from trex_ds.reporting import approximation
+    from trex_ds.reporting.architectures import ARCHITECTURES
     from trex_ds.reporting.config import ReportRecipe
     from trex_ds.reporting.run import run
 
+    # What other tests look at takes most of a minute.
     approximation.measure.__defaults__ = (((1, 1), (2, 4)), 2, 10)
+    for model in ("LLaMA-2-13B", "LLaMA-3-8B", "Qwen2.5-7B"):
+        del ARCHITECTURES[model]
     recipe = read_recipe(ReportRecipe, ["--config", str(file)], "")
     return [verdict.name for verdict in run(recipe).verdicts]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, get_type_hints
 
-import torch
 from pydantic import TypeAdapter
 
-from trex_ds.planning.meta_model import meta_base, meta_model
+from trex_ds.reporting.counts import equal_parameter_rank, model_config
 from trex_ds.training.recipe import Recipe
 
 _TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save")
@@ -29,7 +27,8 @@ def equal_lora(recipe: Recipe) -> Any:
 
 def equal_rank(recipe: Recipe) -> int:
     """The least rank at which LoRA has at least as many parameters as `recipe`'s adapter on the same linears."""
-    return math.ceil(trainable_parameters(meta_model(recipe)) / _lora_parameters_per_rank(recipe))
+    config = model_config(recipe.model.name, recipe.model.revision)
+    return equal_parameter_rank(config, recipe.adapter.build())
 
 
 def lora_section(**values: Any) -> Any:
@@ -37,19 +36,3 @@ def lora_section(**values: Any) -> Any:
     return TypeAdapter(get_type_hints(Recipe, include_extras=True)["adapter"]).validate_python(
         {"method": "lora", **values}
     )
-
-
-def trainable_parameters(model: Any) -> int:
-    """Of a model that is whole or on the meta device."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _lora_parameters_per_rank(recipe: Recipe) -> int:
-    """Inputs and outputs of all linears that the adapter is put on."""
-    from peft import LoraConfig, get_peft_model
-
-    adapter = recipe.adapter
-    names = [name for name in _TARGETS[:3] if hasattr(adapter, name)]
-    config = LoraConfig(r=1, task_type="CAUSAL_LM", **{name: getattr(adapter, name) for name in names})
-    with torch.device("meta"):
-        return trainable_parameters(get_peft_model(meta_base(recipe), config))
