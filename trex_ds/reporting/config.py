@@ -76,6 +76,7 @@ class ReportRecipe(Recipe):
                 f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
                 "trex, and other methods in report.methods"
             )
+        if self.adapter.method != "trex" or self.adapter.problems():
             return found
         known = self.counted_methods()
         if taken := [name for name in self.report.methods if name in self.built_in_methods()]:
@@ -89,11 +90,10 @@ class ReportRecipe(Recipe):
 
     def built_in_methods(self) -> dict[str, Any]:
         """The recipe's adapter and what it is compared with, on the same linears: adapter sections by name."""
-        pairs = self.adapter.num_in_experts * self.adapter.num_out_experts
         targets = self.targets()
         wanted: dict[str, dict[str, Any]] = {
             "lora_r16": {"method": "lora", "r": 16},
-            f"lora_r{pairs}": {"method": "lora", "r": pairs},
+            self.lora_of_pairs: {"method": "lora", "r": self.adapter.build().num_pairs},
             "molora_8x4": {"method": "molora", "num_experts": 8, "r": 4},
             "sira_8x4": {"method": "sira", "num_experts": 8, "r": 4},
             "hydralora_3x8": {"method": "hydralora", "num_heads": 3, "r": 8},
@@ -105,6 +105,11 @@ class ReportRecipe(Recipe):
         }
         sections = {name: adapter_section({**values, **targets}) for name, values in wanted.items()}
         return {"trex": self.adapter, **sections}
+
+    @property
+    def lora_of_pairs(self) -> str:
+        """The name of the LoRA that the paper compares with, of as many ranks as the recipe's adapter has pairs."""
+        return f"lora_r{self.adapter.build().num_pairs}"
 
     def targets(self) -> dict[str, Any]:
         """Which linears the recipe's adapter adapts, as fields of any adapter section."""

@@ -47,7 +47,7 @@ def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | None:
     store = prepared.store
     # Stable under another order of the tasks, so that the same data give the same sample.
     chosen = np.sort(np.argsort(seeded_order(np.asarray(store.digests), seed), kind="stable")[:MOST_EXAMPLES])
-    tasks = np.empty(len(store.train), np.int64)
+    tasks: np.ndarray = np.empty(len(store.train), np.int64)
     for number, name in enumerate(store.counts):
         tasks[store.positions(name)] = number
     rows = prepared.intuition.rows(store.digests[chosen])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from tqdm import tqdm
 
-from trex_ds.config import ConfigError, flatten, to_dict
+from trex_ds.config import ConfigError
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
@@ -26,7 +26,7 @@ from trex_ds.reporting.result import Report, verdict_table
 from trex_ds.reporting.routing import Specialisation, cluster_meaning, specialisation
 from trex_ds.reporting.throughput import Throughput, measure
 from trex_ds.tracking import Tracker
-from trex_ds.training.job import ADAPTER_FOLDER
+from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
@@ -59,8 +59,7 @@ def run(recipe: ReportRecipe) -> Report:
         folder = Path(recipe.output_dir) / FOLDER
         tracker = Tracker(recipe.tracking, folder, enabled=rank() == 0)
         with tracker:
-            tracker.log_params(flatten(to_dict(recipe)))
-            tracker.set_tags({"stage": "report", "model": recipe.model.name})
+            log_origin(tracker, recipe, Context(tags={"stage": "report"}))
             report = _make(recipe, device)
             on_rank_zero(lambda: _write(report, folder))
             tracker.log_metrics(report.metrics(), 0)
@@ -80,8 +79,7 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     found = on_rank_zero(approximation.measure)
     throughput = _throughput(recipe, methods, prepared)
     comparison = on_rank_zero(lambda: json.loads(Path(recipe.comparison).read_text()) if recipe.comparison else None)
-    pairs = recipe.adapter.num_in_experts * recipe.adapter.num_out_experts
-    claimed = [f"lora_r{pairs}", "molora_8x4"]
+    claimed = [recipe.lora_of_pairs, "molora_8x4"]
     verdicts = [
         *(v for model in (recipe.model.name, _CLAIMED_MODEL) for v in claims.parameters(model, counts[model], claimed)),
         *claims.training_time(throughput),
@@ -118,8 +116,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
 
 
 def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepared) -> Throughput:
-    pairs = recipe.adapter.num_in_experts * recipe.adapter.num_out_experts
-    lora = f"lora_r{pairs}"
+    lora = recipe.lora_of_pairs
     comparisons = [(lora, lora)]
     for name in dict.fromkeys(["trex", *recipe.report.timed]):
         # Each time first against the one that is alive already.
@@ -151,7 +148,7 @@ def _write(report: Report, folder: Path) -> None:
 
 
 def _print(report: Report, folder: Path, how_to_open_mlflow: str) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     made = verdict_table(report.verdicts)
     table = RichTable(title=made.title, title_justify="left")
     for name in made.head[:-1]:
@@ -170,7 +167,7 @@ def check(report: Report) -> int:
     """The exit status of `--check`: 1 if a checked claim does not hold, which is said on standard error; else 0."""
     wrong = claims.failed(report.verdicts)
     if rank() == 0:
-        console = Console(soft_wrap=True, highlight=False, stderr=True)
+        console = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
         for verdict in wrong:
             console.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
         unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
