@@ -90,10 +90,8 @@ class ReportRecipe(Recipe):
 
     def built_in_methods(self) -> dict[str, Any]:
         """The recipe's adapter and what it is compared with, on the same linears: adapter sections by name."""
-        targets = self.targets()
+        targets = self._targets()
         wanted: dict[str, dict[str, Any]] = {
-            "lora_r16": {"method": "lora", "r": 16},
-            self.lora_of_pairs: {"method": "lora", "r": self.adapter.build().num_pairs},
             "molora_8x4": {"method": "molora", "num_experts": 8, "r": 4},
             "sira_8x4": {"method": "sira", "num_experts": 8, "r": 4},
             "hydralora_3x8": {"method": "hydralora", "num_heads": 3, "r": 8},
@@ -104,15 +102,19 @@ class ReportRecipe(Recipe):
             "trex_8x8": {"method": "trex", "num_in_experts": 8, "num_out_experts": 8, "num_clusters": 64},
         }
         sections = {name: adapter_section({**values, **targets}) for name, values in wanted.items()}
-        return {"trex": self.adapter, **sections}
+        loras = {"lora_r16": self.lora(16), self.lora_of_pairs: self.lora(self.adapter.build().num_pairs)}
+        return {"trex": self.adapter, **loras, **sections}
 
     @property
     def lora_of_pairs(self) -> str:
         """The name of the LoRA that the paper compares with, of as many ranks as the recipe's adapter has pairs."""
         return f"lora_r{self.adapter.build().num_pairs}"
 
-    def targets(self) -> dict[str, Any]:
-        """Which linears the recipe's adapter adapts, as fields of any adapter section."""
+    def lora(self, r: int) -> Any:
+        """The adapter section of a LoRA on the linears that the recipe's adapter adapts."""
+        return adapter_section({"method": "lora", "r": r, **self._targets()})
+
+    def _targets(self) -> dict[str, Any]:
         return {name: getattr(self.adapter, name) for name in TARGETS}
 
     def counted_methods(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.reporting import approximation, claims
 from trex_ds.reporting.architectures import ARCHITECTURES
-from trex_ds.reporting.config import ReportRecipe, adapter_section
+from trex_ds.reporting.config import ReportRecipe
 from trex_ds.reporting.counts import count, equal_parameter_rank, model_config
 from trex_ds.reporting.markdown import to_markdown
 from trex_ds.reporting.page import to_html
@@ -71,7 +71,8 @@ def run(recipe: ReportRecipe) -> Report:
 
 
 def _make(recipe: ReportRecipe, device: torch.device) -> Report:
-    counts, methods = on_rank_zero(lambda: _counts(recipe))
+    counts, equal_rank = on_rank_zero(lambda: _counts(recipe))
+    methods = {**recipe.counted_methods(), EQUAL_LORA: recipe.lora(equal_rank)}
     prepared = prepare(recipe, device)
     meaning = on_rank_zero(lambda: cluster_meaning(prepared, recipe.seed))
     # Before anything is timed: its TrainingArguments would have models sharded that are to be loaded whole.
@@ -91,20 +92,19 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     return Report(recipe.model.name, counts, throughput, found, verdicts, describe_environment())
 
 
-def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], dict[str, Any]]:
-    """Parameters by model, method and role; and the methods, the LoRA of as many parameters among them."""
+def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], int]:
+    """Parameters by model, method and role; and the rank of the LoRA with as many of them on the recipe's model."""
     methods = recipe.counted_methods()
     own = recipe.model.name
     models = {own: model_config(own, recipe.model.revision)}
     models |= {name: model_config(name) for name in (*ARCHITECTURES, *recipe.report.models)}
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    equal: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
     with tqdm(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods", mininterval=2.0) as bar:
         for model, config in models.items():
             counts[model] = {}
-            r = equal_parameter_rank(config, recipe.adapter.build())
-            equal[model] = adapter_section({"method": "lora", "r": r, **recipe.targets()})
-            for name, section in {**methods, EQUAL_LORA: equal[model]}.items():
+            ranks[model] = equal_parameter_rank(config, recipe.adapter.build())
+            for name, section in {**methods, EQUAL_LORA: recipe.lora(ranks[model])}.items():
                 try:
                     counts[model][name] = count(config, section.build())
                 except ValueError as error:
@@ -112,7 +112,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
                         raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
                     log.warning("%s cannot be put on %s: %s", name, model, error)
                 bar.update()
-    return counts, {**methods, EQUAL_LORA: equal[own]}
+    return counts, ranks[own]
 
 
 def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepared) -> Throughput:
