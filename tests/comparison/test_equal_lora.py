@@ -6,8 +6,7 @@ import pytest
 
 from tests.planning.jobs import planned_recipe
 from tests.planning.test_meta_model import LLAMA2, write_config
-from trex_ds.comparison import equal_lora
-from trex_ds.comparison.equal_lora import equal_rank, trainable_parameters
+from trex_ds.comparison.equal_lora import equal_lora, trainable_parameters
 
 
 def test_rank_on_llama_2_7b_is_that_of_the_documents(tmp_path):
@@ -15,15 +14,14 @@ def test_rank_on_llama_2_7b_is_that_of_the_documents(tmp_path):
     recipe = planned_recipe(tmp_path, model__name=str(tmp_path / "7b"), adapter={})
     per_rank = 39_976_960 // 16
     assert trainable_parameters(recipe) == LLAMA2["7b"][6]
-    assert equal_rank(recipe, LLAMA2["7b"][6]) == 21
+    assert equal_lora(recipe).r == 21
     assert 20 * per_rank < LLAMA2["7b"][6] <= 21 * per_rank
 
 
 @pytest.mark.parametrize("adapter", [{}, {"target_modules": ["q_proj", "down_proj"]}, {"modules_to_save": ["lm_head"]}])
-def test_control_adapts_what_the_reference_adapts(tmp_path, monkeypatch, adapter):
-    monkeypatch.setattr(equal_lora, "lora_section", lambda **values: values)
+def test_control_adapts_what_the_reference_adapts(tmp_path, adapter):
     recipe = planned_recipe(tmp_path, adapter=adapter)
-    section = equal_lora.equal_lora(recipe, trainable_parameters(recipe))
+    section = equal_lora(recipe)
     width, inner, keys, pairs = 32, 48, 16, 32
     linears = {"q_proj": (width, width), "down_proj": (inner, width)}
     if "target_modules" not in adapter:
@@ -31,6 +29,7 @@ def test_control_adapts_what_the_reference_adapts(tmp_path, monkeypatch, adapter
         linears |= {"gate_proj": (width, inner), "up_proj": (width, inner)}
     reference = sum(4 * n + 8 * m + pairs * n + 2 for n, m in linears.values())
     per_rank = sum(n + m for n, m in linears.values())
-    assert (section["r"] - 1) * per_rank < reference <= section["r"] * per_rank
-    assert section["lora_alpha"] == 2 * section["r"]
-    assert {"target_modules": "all-linear"} | adapter == {k: v for k, v in section.items() if "modules" in k}
+    assert (section.r - 1) * per_rank < reference <= section.r * per_rank
+    assert section.lora_alpha == 2 * section.r
+    wanted = {"target_modules": "all-linear", "modules_to_save": None} | adapter
+    assert {name: getattr(section, name) for name in wanted} == wanted

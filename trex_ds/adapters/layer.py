@@ -104,7 +104,9 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
         needs none, as in the first layer.)
         """
         parameters = self.adapter_tensors()
-        if not hasattr(parameters[0], "ds_id") or id(parameters[0]) in getattr(self, "_external_params", {}):
+        # All of them: a look into a ParameterDict during a forward pass registers what it holds, but no router's.
+        known = getattr(self, "_external_params", {})
+        if not hasattr(parameters[0], "ds_id") or all(id(parameter) in known for parameter in parameters):
             return
         import deepspeed
 

@@ -212,4 +212,4 @@ def _with_control(recipe: CompareRecipe) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     reference = recipe.reference_method
-    return {**recipe.methods, EQUAL_LORA: equal_lora(children[reference], counts[reference])}
+    return {**recipe.methods, EQUAL_LORA: equal_lora(children[reference])}

@@ -1,0 +1,127 @@
+"""A recipe and what its report is to hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
+
+from trex_ds.adapters.sections import AdapterConfig
+from trex_ds.config import section
+from trex_ds.reporting.counts import TARGETS
+from trex_ds.training.recipe import Recipe
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@section
+class Timing:
+    """How step times are measured."""
+
+    warm_up_steps: NonNegativeInt = 2
+    """Steps of each method that are not counted."""
+    pairs: Annotated[int, Field(ge=6)] = 20
+    """Pairs of steps of each comparison, at most."""
+    minutes: PositiveFloat = 0.5
+    """After so long a comparison begins no further pair, once it has six."""
+
+
+@section
+class ReportConfig:
+    """What is counted, timed and looked at."""
+
+    methods: dict[str, AdapterConfig] = Field(default_factory=dict)
+    """More methods to count: adapter sections by a name for each."""
+    models: list[str] = Field(default_factory=list)
+    """More models to count for: folders that hold a config.json, or hub ids."""
+    timed: list[str] = Field(default_factory=list)
+    """Names of counted methods to time against the same LoRAs as the recipe's adapter is."""
+    timing: Timing = Field(default_factory=Timing)
+    """How step times are measured."""
+    adapter: str | None = None
+    """Folder of a trained adapter whose routing is looked at; null: `adapter` in output_dir, if it is there."""
+    accuracy_margin: Annotated[float, Field(ge=0)] = 0.0
+    """Points of mean accuracy by which the method must be better than the best LoRA-based one."""
+
+    def problems(self) -> list[str]:
+        """Names that are taken or cannot be used, and a folder that is not there."""
+        found = [
+            f"methods: {name!r} is no name for a method; use letters, digits, _, . and -"
+            for name in self.methods
+            if not _NAME.fullmatch(name)
+        ]
+        if self.adapter is not None and not (Path(self.adapter) / "adapter_config.json").is_file():
+            found.append(f"adapter: no adapter_config.json in {self.adapter!r}; name a folder that training has saved")
+        return found
+
+
+@section
+class ReportRecipe(Recipe):
+    """A training recipe, and the report on it."""
+
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    """What is counted, timed and looked at."""
+    comparison: str | None = None
+    """A comparison.json of launch/compare.py, for the claims on accuracy."""
+
+    def problems(self) -> list[str]:
+        """As the recipe's own; what an earlier run left in output_dir is no matter here, but may be looked at."""
+        found = [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
+        if self.comparison is not None and not Path(self.comparison).is_file():
+            found.append(f"comparison: no file {self.comparison!r} (relative to {Path.cwd()})")
+        if self.adapter.method != "trex":
+            found.append(
+                f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
+                "trex, and other methods in report.methods"
+            )
+        if self.adapter.method != "trex" or self.adapter.problems():
+            return found
+        known = self.counted_methods()
+        if taken := [name for name in self.report.methods if name in self.built_in_methods()]:
+            found.append(f"report.methods: {taken[0]} is counted anyway; choose another name")
+        found += [
+            f"report.timed.{i}: {name!r} is none of the methods: {', '.join(known)}"
+            for i, name in enumerate(self.report.timed)
+            if name not in known
+        ]
+        return found
+
+    def built_in_methods(self) -> dict[str, Any]:
+        """The recipe's adapter and what it is compared with, on the same linears: adapter sections by name."""
+        targets = self._targets()
+        wanted: dict[str, dict[str, Any]] = {
+            "molora_8x4": {"method": "molora", "num_experts": 8, "r": 4},
+            "sira_8x4": {"method": "sira", "num_experts": 8, "r": 4},
+            "hydralora_3x8": {"method": "hydralora", "num_heads": 3, "r": 8},
+            "hydralora_3x16": {"method": "hydralora", "num_heads": 3, "r": 16},
+            "smora_r32": {"method": "smora", "r": 32},
+            "flylora_r32": {"method": "flylora", "r": 32},
+            "mor1e_32": {"method": "mor1e", "num_experts": 32},
+            "trex_8x8": {"method": "trex", "num_in_experts": 8, "num_out_experts": 8, "num_clusters": 64},
+        }
+        sections = {name: adapter_section({**values, **targets}) for name, values in wanted.items()}
+        loras = {"lora_r16": self.lora(16), self.lora_of_pairs: self.lora(self.adapter.build().num_pairs)}
+        return {"trex": self.adapter, **loras, **sections}
+
+    @property
+    def lora_of_pairs(self) -> str:
+        """The name of the LoRA that the paper compares with, of as many ranks as the recipe's adapter has pairs."""
+        return f"lora_r{self.adapter.build().num_pairs}"
+
+    def lora(self, r: int) -> Any:
+        """The adapter section of a LoRA on the linears that the recipe's adapter adapts."""
+        return adapter_section({"method": "lora", "r": r, **self._targets()})
+
+    def _targets(self) -> dict[str, Any]:
+        return {name: getattr(self.adapter, name) for name in TARGETS}
+
+    def counted_methods(self) -> dict[str, Any]:
+        """All methods whose parameters are counted: adapter sections by name."""
+        return {**self.built_in_methods(), **self.report.methods}
+
+
+def adapter_section(values: dict[str, Any]) -> Any:
+    """An adapter section from plain values."""
+    return TypeAdapter(AdapterConfig).validate_python(values)

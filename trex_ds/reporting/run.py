@@ -1,0 +1,176 @@
+"""The command: count, time, look at the routing, judge the claims, and write it all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table as RichTable
+from tqdm import tqdm
+
+from trex_ds.config import ConfigError
+from trex_ds.distributed import on_rank_zero, rank
+from trex_ds.environment import describe_environment
+from trex_ds.files import atomic_path
+from trex_ds.reporting import approximation, claims
+from trex_ds.reporting.architectures import ARCHITECTURES
+from trex_ds.reporting.config import ReportRecipe
+from trex_ds.reporting.counts import count, equal_parameter_rank, model_config
+from trex_ds.reporting.markdown import to_markdown
+from trex_ds.reporting.page import to_html
+from trex_ds.reporting.result import Report, verdict_table
+from trex_ds.reporting.routing import Specialisation, cluster_meaning, specialisation
+from trex_ds.reporting.throughput import Throughput, measure
+from trex_ds.tracking import Tracker
+from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
+from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.preflight import check_nodes
+from trex_ds.training.preparation import Prepared, prepare
+
+FOLDER = "report"
+"""In output_dir."""
+EQUAL_LORA = "lora_equal"
+"""LoRA with as many parameters as the recipe's adapter, on the same linears."""
+_CLAIMED_MODEL = "LLaMA-2-7B"
+
+log = logging.getLogger(__name__)
+
+
+def run(recipe: ReportRecipe) -> Report:
+    """Make the report on `recipe`; every rank of the launch calls it.
+
+    Writes report.json, report.md and report.html to `<output_dir>/report`, and sends them and their figures to
+    MLflow.
+
+    Raises:
+        ConfigError: for a problem that only the data, the models or the machine show.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    quiet_libraries()
+    device = start_distributed(recipe.training.timeout_minutes)
+    with naming_the_rank():
+        check_nodes(recipe)
+        unset_hf_deepspeed_config()  # an earlier job's of this process would shard what is loaded whole
+        folder = Path(recipe.output_dir) / FOLDER
+        tracker = Tracker(recipe.tracking, folder, enabled=rank() == 0)
+        with tracker:
+            log_origin(tracker, recipe, Context(tags={"stage": "report"}))
+            report = _make(recipe, device)
+            on_rank_zero(lambda: _write(report, folder))
+            tracker.log_metrics(report.metrics(), 0)
+            for file in ("report.json", "report.md", "report.html"):
+                tracker.log_artifact(folder / file)
+        if rank() == 0:
+            _print(report, folder, tracker.describe())
+        return report
+
+
+def _make(recipe: ReportRecipe, device: torch.device) -> Report:
+    counts, equal_rank = on_rank_zero(lambda: _counts(recipe))
+    methods = {**recipe.counted_methods(), EQUAL_LORA: recipe.lora(equal_rank)}
+    prepared = prepare(recipe, device)
+    meaning = on_rank_zero(lambda: cluster_meaning(prepared, recipe.seed))
+    # Before anything is timed: its TrainingArguments would have models sharded that are to be loaded whole.
+    routing = on_rank_zero(lambda: _specialisation(recipe, prepared))
+    found = on_rank_zero(approximation.measure)
+    throughput = _throughput(recipe, methods, prepared)
+    comparison = on_rank_zero(lambda: json.loads(Path(recipe.comparison).read_text()) if recipe.comparison else None)
+    claimed = [recipe.lora_of_pairs, "molora_8x4"]
+    verdicts = [
+        *(v for model in (recipe.model.name, _CLAIMED_MODEL) for v in claims.parameters(model, counts[model], claimed)),
+        *claims.training_time(throughput),
+        *claims.accuracy(comparison, recipe.report.accuracy_margin),
+        claims.approximation(found),
+        claims.clusters(meaning),
+        *claims.specialised(routing),
+    ]
+    return Report(recipe.model.name, counts, throughput, found, verdicts, describe_environment())
+
+
+def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], int]:
+    """Parameters by model, method and role; and the rank of the LoRA with as many of them on the recipe's model."""
+    methods = recipe.counted_methods()
+    own = recipe.model.name
+    models = {own: model_config(own, recipe.model.revision)}
+    models |= {name: model_config(name) for name in (*ARCHITECTURES, *recipe.report.models)}
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    ranks: dict[str, int] = {}
+    with tqdm(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods", mininterval=2.0) as bar:
+        for model, config in models.items():
+            counts[model] = {}
+            ranks[model] = equal_parameter_rank(config, recipe.adapter.build())
+            for name, section in {**methods, EQUAL_LORA: recipe.lora(ranks[model])}.items():
+                try:
+                    counts[model][name] = count(config, section.build())
+                except ValueError as error:
+                    if name == "trex":
+                        raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
+                    log.warning("%s cannot be put on %s: %s", name, model, error)
+                bar.update()
+    return counts, ranks[own]
+
+
+def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepared) -> Throughput:
+    lora = recipe.lora_of_pairs
+    comparisons = [(lora, lora)]
+    for name in dict.fromkeys(["trex", *recipe.report.timed]):
+        # Each time first against the one that is alive already.
+        baselines = sorted((lora, EQUAL_LORA), key=lambda other: other != comparisons[-1][1])
+        comparisons += [(name, baseline) for baseline in baselines if name != baseline]
+    return measure(recipe, recipe.report.timing, methods, comparisons, prepared)
+
+
+def _specialisation(recipe: ReportRecipe, prepared: Prepared) -> Specialisation | str:
+    """What an adapter's routing shows, or why it could not be looked at."""
+    folder = Path(recipe.report.adapter or Path(recipe.output_dir) / ADAPTER_FOLDER)
+    if not (folder / "adapter_config.json").is_file():
+        return f"no trained adapter in {folder}: run launch/train.py first, or name one with --report.adapter DIR"
+    try:
+        return specialisation(folder, prepared, recipe.seed)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+
+
+def _write(report: Report, folder: Path) -> None:
+    content = {
+        "report.json": json.dumps(report.to_dict(), indent=1) + "\n",
+        "report.md": to_markdown(report),
+        "report.html": to_html(report),
+    }
+    for name, text in content.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _print(report: Report, folder: Path, how_to_open_mlflow: str) -> None:
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    made = verdict_table(report.verdicts)
+    table = RichTable(title=made.title, title_justify="left")
+    for name in made.head[:-1]:
+        table.add_column(name)
+    for row in made.rows:
+        table.add_row(*row[:-1])
+    console.print(table)
+    for verdict in report.verdicts:
+        if verdict.outcome == claims.UNKNOWN:
+            console.print(f"{verdict.claim}: {verdict.reason}")
+    console.print(f"report: {folder / 'report.html'} (and report.md, report.json)")
+    console.print(f"MLflow: {how_to_open_mlflow}")
+
+
+def check(report: Report) -> int:
+    """The exit status of `--check`: 1 if a checked claim does not hold, which is said on standard error; else 0."""
+    wrong = claims.failed(report.verdicts)
+    if rank() == 0:
+        console = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
+        for verdict in wrong:
+            console.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
+        unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
+        if unknown:
+            console.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
+    return 1 if wrong else 0
