@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.loading import adapt
 from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
@@ -21,7 +22,6 @@ def meta_model(recipe: Recipe) -> Any:
     Raises:
         ConfigError: if no model can be made of the configuration.
     """
-    from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_utils import set_zero3_state
 
@@ -46,7 +46,7 @@ def meta_model(recipe: Recipe) -> Any:
     if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
         adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
     with torch.device("meta"):
-        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
+        model = adapt(base, adapter, [task.source for task in recipe.tasks])
     for parameter in model.parameters():
         if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
             parameter.data = parameter.data.to(recipe.model.torch_dtype)

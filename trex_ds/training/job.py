@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.loading import adapt
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
 from trex_ds.modeling import load_base_model
 from trex_ds.tracking import Tracker
-from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
+from trex_ds.training.adalora import RankAllocation
+from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe, write_tasks
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory import BASE, trainable_parameters
@@ -62,23 +65,21 @@ def train(recipe: Recipe) -> Summary:
         return summary
 
 
-def build_model(recipe: Recipe, centroids: Centroids | None) -> Any:
+def build_model(recipe: Recipe, centroids: Centroids | None, tasks: Sequence[str]) -> Any:
     """The base model with a fresh adapter; the same parameters on every rank.
 
     Args:
         recipe: names the model and the method.
         centroids: travel with an adapter whose method needs intuition; None for the others.
+        tasks: names of all tasks, in the order of their numbers.
     """
-    from peft import get_peft_model
-
     base = load_base_model(recipe.model)
     config = recipe.adapter.build()
     if isinstance(config, TRexConfig) and config.needs_intuition:
         assert centroids is not None
         config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
-    # DeepSpeed keeps a float32 master copy, so the adapter itself has the base's type.
-    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    model = adapt(base, config, tasks)
     config.base_model_name_or_path = recipe.model.name
     config.revision = recipe.model.revision
     return model
@@ -88,7 +89,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
-    model = build_model(recipe, prepared.centroids)
+    model = build_model(recipe, prepared.centroids, prepared.tasks)
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
     trainable = trainable_parameters(model)
@@ -113,6 +114,8 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         processing_class=prepared.tokenizer,
         callbacks=[JobCallback(measurements, recipe.evaluation.every, report, memory)],
     )
+    if recipe.adapter.method == "adalora":
+        trainer.add_callback(RankAllocation(model))
     measurements.trainer = trainer
     trainer.train(resume_from_checkpoint=recipe.training.resume or None)
     adapted = measurements.final(trainer.state.global_step)
@@ -166,3 +169,5 @@ def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
     if prepared.centroids is not None:
         prepared.centroids.save(recipe.output_dir)
+    if recipe.adapter.needs_tasks:
+        write_tasks(prepared.tasks, Path(recipe.output_dir))

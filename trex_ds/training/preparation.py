@@ -78,6 +78,11 @@ class Prepared:
         """Those of the intuition scores."""
         return self.intuition.centroids if self.intuition is not None else None
 
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all tasks, in the order of their numbers."""
+        return list(self.store.counts)
+
 
 def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     """Load the tasks, tokenize, run the intuition pass; what the cache folder has already is taken from it.
@@ -114,7 +119,8 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
     scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))
-    training_set = TrainingSet(TrainRows(store), scores, score_rows, indices)
+    numbers = store.task_numbers if recipe.adapter.needs_tasks else None
+    training_set = TrainingSet(TrainRows(store), scores, score_rows, indices, numbers)
     packing = None
     if recipe.data.packing:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
@@ -253,7 +259,8 @@ def _question(
     recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
 ) -> Question:
     scores = None if intuition is None else intuition.of([example.text])[0]
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores)
+    number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores, number)
 
 
 def _intuition(
