@@ -45,7 +45,7 @@ def configuration(method: str) -> PeftConfig:
 
 
 def adapted(method: str, base: Any, drawn: bool = True) -> PeftModel:
-    """The model with an adapter as a job makes it, in evaluation mode; with `drawn` its parameters are not the start's."""
+    """The model with an adapter as a job makes it, in evaluation mode; `drawn`: not as it starts."""
     torch.manual_seed(0)
     model = adapt(base, configuration(method), TASKS)
     if drawn:

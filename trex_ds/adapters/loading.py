@@ -21,7 +21,10 @@ def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel
     """
     if isinstance(config, PolyConfig):
         config.n_tasks = len(tasks)
-    return _ready(get_peft_model(base, config, autocast_adapter_dtype=False))
+    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    if isinstance(config, PromptTuningConfig):  # PEFT makes these in float32, and does not cast them
+        model.prompt_encoder.to(base.dtype)
+    return _ready(model)
 
 
 def load_adapted(base: Any, folder: str | Path) -> PeftModel:

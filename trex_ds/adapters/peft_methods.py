@@ -76,7 +76,8 @@ _TARGETS = ("target_modules", "modules_to_save")
 _LAYERS = ("target_modules", "layers_to_transform", "modules_to_save")
 _WHERE = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save")
 _LORA = ("r", "lora_alpha", "lora_dropout", *_WHERE)
-_POLY = ("r", "n_skills", "target_modules", "exclude_modules", "modules_to_save")
+_MODULES = ("target_modules", "exclude_modules", "modules_to_save")
+_POLY = ("r", "n_skills", *_MODULES)
 
 _READS_WEIGHT = "PEFT's layer reads the base weight as a matrix, and in 4 bits it is packed"
 _ADALORA_STATE = "AdaLoRA's ranks and their scores are not part of a checkpoint"
@@ -99,7 +100,7 @@ PEFT_METHODS = (
         _ALL_LINEAR,
         refuses={
             ZERO: "AdaLoRA sets weights to zero between steps, and ZeRO's own copies would bring them back",
-            BFLOAT16: "AdaLoRA sets weights to zero between steps, and DeepSpeed's float32 copies would bring them back",
+            BFLOAT16: "AdaLoRA sets weights to zero between steps, and float32 copies would bring them back",
             HELD_OUT: "an adapter whose ranks have changed since cannot be put back into the model",
             RESUMING: _ADALORA_STATE,
         },
@@ -133,9 +134,7 @@ PEFT_METHODS = (
         _ALL_LINEAR,
         refuses={FOUR_BITS: _READS_WEIGHT},
     ),
-    PeftMethod(
-        "ia3", IA3Config, ("feedforward_modules", "target_modules", "exclude_modules", "modules_to_save"), _CAUSAL
-    ),
+    PeftMethod("ia3", IA3Config, ("feedforward_modules", *_MODULES), _CAUSAL),
     PeftMethod(
         "prompt_tuning",
         PromptTuningConfig,
@@ -143,7 +142,7 @@ PEFT_METHODS = (
         _CAUSAL,
         {"num_virtual_tokens": 20},
         refuses={
-            PACKING: "the trained embeddings stand in front of a row, and all but its first example would miss them"
+            PACKING: "the trained embeddings stand in front of a row, and only its first example has them before it"
         },
     ),
     PeftMethod("poly", PolyConfig, _POLY, _CAUSAL, _ALL_LINEAR, refuses=_POLY_LIMITS),
@@ -152,7 +151,7 @@ PEFT_METHODS = (
     PeftMethod(
         "ln_tuning",
         LNTuningConfig,
-        ("target_modules", "exclude_modules", "modules_to_save"),
+        _MODULES,
         _CAUSAL,
         refuses={ZERO3: "PEFT trains copies of the norms, and sharded ones cannot be copied"},
     ),

@@ -66,8 +66,7 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch of items with `input_ids`, for training `labels`, and where the method takes it `intuition` (N,)
-        or the number `task_ids`.
+        """A batch of items with `input_ids`, for training `labels`, and where they are taken `intuition`, `task_ids`.
 
         Returns:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 on padding), int64

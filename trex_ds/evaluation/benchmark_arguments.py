@@ -21,7 +21,7 @@ _BY_TASK = "POLY"
 
 
 def adapter_files(folder: Path) -> tuple[str, ...]:
-    """What the `adapter/` folder of a training run must hold; centroids where the adapter names some, tasks if it learnt them apart."""
+    """What the `adapter/` folder of a training run must hold; the centroids or tasks that the adapter names too."""
     file = folder / LORA_FILES[0]
     config = json.loads(file.read_text()) if file.is_file() else None
     found = [*LORA_FILES, "recipe.yaml"]
@@ -126,8 +126,8 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
         found += _missing("--adapter", arguments.adapter, needed)
         if TASKS_FILE in needed:
             found.append(
-                f"--adapter: {arguments.adapter} answers by task (poly, mhr), and lm-evaluation-harness does not tell of "
-                "which task a question is; ask it with launch/answer.py --task NAME"
+                f"--adapter: {arguments.adapter} answers by task (poly, mhr), and lm-evaluation-harness does not tell "
+                "of which task a question is; ask it with launch/answer.py --task NAME"
             )
         return found
     if arguments.model is None:

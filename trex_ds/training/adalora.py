@@ -16,8 +16,9 @@ class RankAllocation(TrainerCallback):
     optimiser itself has to call. Without ZeRO and in float32 it is torch's and holds the parameters themselves.
     """
 
-    def __init__(self, model: Any):
-        self._model = model
+    def __init__(self, trainer: Any):
+        self._trainer = trainer
+        self._model = trainer.model
         self._step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -29,13 +30,12 @@ class RankAllocation(TrainerCallback):
         config = self._model.peft_config["default"]
         if config.tinit + config.tfinal >= state.max_steps:
             raise ValueError(
-                f"adapter.tinit: {config.tinit} and tfinal {config.tfinal} leave none of the {state.max_steps} steps of "
-                "the training to take ranks away in; make them smaller"
+                f"adapter.tinit: {config.tinit} and tfinal {config.tfinal} leave none of the {state.max_steps} steps "
+                "of the training to take ranks away in; make them smaller"
             )
         config.total_step = state.max_steps
-        optimizer = kwargs["optimizer"]
-        while not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "optimizer"):
-            optimizer = optimizer.optimizer
+        optimizer = self._trainer.model_wrapped.optimizer
+        assert isinstance(optimizer, torch.optim.Optimizer), optimizer
         optimizer.register_step_post_hook(self._after_step)
 
     def _after_step(self, *_: Any) -> None:
@@ -44,8 +44,9 @@ class RankAllocation(TrainerCallback):
 
 
 def orthogonality_loss(model: Any) -> Tensor:
-    """What AdaLoRA adds to the loss, as PEFT's forward does where it computes the loss itself: the mean distance of
-    A A^T and B^T B from the identity, weighted.
+    """What AdaLoRA adds to the loss: the mean distance of A A^T and B^T B from the identity, weighted.
+
+    PEFT adds it too, but only where the model computes the loss itself.
     """
     config = model.peft_config["default"]
     distances = []

@@ -36,8 +36,8 @@ def combination_problems(recipe: Recipe, deepspeed: dict[str, Any]) -> list[str]
             found.append(f"{where}: adapter.method {method} does not work with it: {reason}; {way_out}, or use lora")
     if recipe.adapter.needs_tasks:
         found += [
-            f"tasks.{number}.source: {task.source} is asked by lm-evaluation-harness, which does not tell of which task "
-            f"a question is, as adapter.method {method} needs it; use another method"
+            f"tasks.{number}.source: {task.source} is asked by lm-evaluation-harness, which does not tell of which "
+            f"task a question is, as adapter.method {method} needs it; use another method"
             for number, task in enumerate(recipe.tasks)
             if task.source.startswith("lm_eval:")
         ]

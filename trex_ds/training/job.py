@@ -115,7 +115,7 @@ def _train(recipe: Recipe, prepared: Prepared, tracker: Tracker, device: torch.d
         callbacks=[JobCallback(measurements, recipe.evaluation.every, report, memory)],
     )
     if recipe.adapter.method == "adalora":
-        trainer.add_callback(RankAllocation(model))
+        trainer.add_callback(RankAllocation(trainer))
     measurements.trainer = trainer
     trainer.train(resume_from_checkpoint=recipe.training.resume or None)
     adapted = measurements.final(trainer.state.global_step)
