@@ -74,7 +74,7 @@ def measure(recipe: Recipe, num_examples: int, rounds: int) -> dict[str, Any]:
     recipe.data.packing = False  # rows are made here, both ways
     prepared = prepare(recipe, device)
     examples, pad = prepared.training_set, prepared.tokenizer.pad_token_id
-    model = build_model(recipe, prepared.centroids).to(device).train()
+    model = build_model(recipe, prepared.centroids, prepared.tasks).to(device).train()
     arguments = TrainingArguments(recipe.output_dir, use_cpu=device.type == "cpu", report_to="none")
     step = make_step(TRexTrainer(model=model, args=arguments))
     micro_batch, one_row = recipe.training.micro_batch_size, "flash" in recipe.model.attention

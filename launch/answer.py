@@ -9,6 +9,7 @@ def main() -> None:
     parser.add_argument("prompts", nargs="+", help="one or more prompts, as raw text")
     parser.add_argument("--adapter", required=True, help="the adapter/ folder of a training run")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens")
+    parser.add_argument("--task", help="that the prompts are of, for an adapter by poly or mhr")
     arguments = parser.parse_args()
 
     # Deprecations inside PEFT and transformers are no news to who asks a question.
@@ -21,9 +22,10 @@ def main() -> None:
 
     try:
         answerer = Answerer.from_adapter(arguments.adapter)
+        answers = answerer(arguments.prompts, arguments.max_new_tokens, arguments.task)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    for prompt, answer in zip(arguments.prompts, answerer(arguments.prompts, arguments.max_new_tokens), strict=True):
+    for prompt, answer in zip(arguments.prompts, answers, strict=True):
         print(f"{prompt}\n-> {answer}")
 
 

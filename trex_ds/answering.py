@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 import yaml
 
+from trex_ds.adapters.loading import load_adapted
 from trex_ds.data import encode_prompt
 from trex_ds.evaluation import answer
-from trex_ds.evaluation.benchmark_arguments import adapter_files
+from trex_ds.evaluation.benchmark_arguments import TASKS_FILE, adapter_files
 from trex_ds.intuition import Intuition
 from trex_ds.intuition.centroids import CENTROIDS_FILE
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
@@ -21,11 +23,19 @@ from trex_ds.tasks import Example
 class Answerer:
     """A base model with its adapter and, where its method takes it, the adapter's own intuition."""
 
-    def __init__(self, model: Any, tokenizer: Any, intuition: Intuition | None, system_prompt: str | None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        intuition: Intuition | None,
+        system_prompt: str | None,
+        tasks: Sequence[str] | None = None,
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.intuition = intuition
         self.system_prompt = system_prompt
+        self.tasks = tasks
 
     @classmethod
     def from_adapter(cls, folder: str | Path) -> Answerer:
@@ -35,10 +45,6 @@ class Answerer:
             FileNotFoundError: if the folder lacks one of its files, naming it.
             ValueError: if base model or embedder cannot be opened.
         """
-        from peft import PeftModel
-
-        import trex_ds.adapters  # noqa: F401 (PEFT learns of T-REX)
-
         folder = Path(folder)
         needed = adapter_files(folder)
         for name in needed:
@@ -55,12 +61,25 @@ class Answerer:
         intuition = Intuition.from_adapter(folder) if CENTROIDS_FILE in needed else None
         base = load_base_model(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False).to(device).eval()
+        model = load_adapted(base, folder).to(device).eval()
         tokenizer = load_tokenizer(config.name, config.revision)
-        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"])
+        tasks = json.loads((folder / TASKS_FILE).read_text()) if TASKS_FILE in needed else None
+        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"], tasks)
 
-    def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64) -> list[str]:
-        """Greedy answers to `prompts`, one each."""
+    def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64, task: str | None = None) -> list[str]:
+        """Greedy answers to `prompts`, one each.
+
+        Args:
+            prompts: raw texts.
+            max_new_tokens: longest answer.
+            task: that all of them are of, for a method that learns its tasks apart; others take none.
+
+        Raises:
+            ValueError: if `task` is none that the adapter learnt.
+        """
+        if self.tasks is not None and task not in self.tasks:
+            raise ValueError(f"the adapter answers by task: give one of {', '.join(self.tasks)}; got {task!r}")
+        numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)  # type: ignore[arg-type]
         ids = [encode_prompt(self.tokenizer, Example(prompt, "", ""), self.system_prompt) for prompt in prompts]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
-        return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device)
+        return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device, numbers)

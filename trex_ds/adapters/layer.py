@@ -104,15 +104,18 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
         needs none, as in the first layer.)
         """
         parameters = self.adapter_tensors()
-        # All of them: a look into a ParameterDict during a forward pass registers what it holds, but no router's.
-        known = getattr(self, "_external_params", {})
-        if not hasattr(parameters[0], "ds_id") or all(id(parameter) in known for parameter in parameters):
+        if not hasattr(parameters[0], "ds_id"):
+            return
+        # A and B may have been registered by being read here, which those of the router are not.
+        registered = getattr(self, "_external_params", {})
+        missing = [parameter for parameter in parameters if id(parameter) not in registered]
+        if not missing:
             return
         import deepspeed
 
-        for parameter in parameters:
+        for parameter in missing:
             deepspeed.zero.register_external_parameter(self, parameter)
-        parameters[0].all_gather(param_list=parameters)  # too late for this pass's hook
+        missing[0].all_gather(param_list=missing)  # too late for this pass's hook
 
     def _update(self, adapter_name: str, y: Tensor, x: Tensor) -> Tensor:
         side_input = self.side_input.current

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Union, get_type_hints
 
-from peft import PeftConfig
+from peft import AdaLoraConfig, PeftConfig, PolyConfig
 from pydantic import Discriminator, Field, Tag
 
 from trex_ds.adapters.config import TRexConfig
@@ -14,7 +14,7 @@ from trex_ds.adapters.flylora import FlyLoraConfig
 from trex_ds.adapters.hydralora import HydraLoraConfig
 from trex_ds.adapters.molora import MoLoraConfig
 from trex_ds.adapters.mora import MoraConfig
-from trex_ds.adapters.peft_methods import PEFT_METHODS
+from trex_ds.adapters.peft_methods import HELP, PEFT_METHODS, PeftMethod
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
@@ -22,8 +22,6 @@ from trex_ds.config import section
 
 # Set by the job, not by a recipe.
 _NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
-# In the same words for every method.
-_HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(RoutedConfig) if "help" in field.metadata}
 
 
 class AdapterSection:
@@ -33,13 +31,17 @@ class AdapterSection:
     config_cls: ClassVar[type[PeftConfig]]
     constants: ClassVar[dict[str, Any]] = {}
     """Fields of the configuration that make the method what it is."""
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """What the method cannot be used with (a name of limits.py), and why."""
 
     def problems(self) -> list[str]:
         """What the configuration has to say against the section's values."""
         try:
-            self.build()
+            config = self.build()
         except (ValueError, TypeError) as error:
             return [str(error).removeprefix(f"{self.config_cls.__name__}: ")]
+        if isinstance(config, AdaLoraConfig) and not 0 < config.target_r < config.init_r:
+            return [f"target_r must lie between 0 and init_r = {config.init_r}, got {config.target_r!r}"]
         return []
 
     def build(self) -> PeftConfig:
@@ -53,6 +55,11 @@ class AdapterSection:
         """Whether the model's forward takes intuition scores, so that a job has to make them."""
         config = self.build()
         return isinstance(config, RoutedConfig) and config.needs_intuition
+
+    @property
+    def needs_tasks(self) -> bool:
+        """Whether the model's forward takes `task_ids`, so that a job has to number its tasks."""
+        return self.config_cls is PolyConfig
 
 
 class _MoR1E(AdapterSection):
@@ -74,6 +81,7 @@ def _make(
     constants: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
     extra: list[Any] | None = None,
+    refuses: Mapping[str, str] | None = None,
     base: type = AdapterSection,
 ) -> type:
     """A recipe section with fields of a PEFT configuration, whose types and descriptions are taken from it."""
@@ -82,7 +90,8 @@ def _make(
     described = Field(description="How the model is adapted; the other fields of the section depend on it.")
     specification: list[Any] = [("method", Annotated[Literal[method], described], method), *(extra or [])]
     for name in names:
-        description = Field(description=_HELP.get(name, own[name].metadata["help"]))
+        routed = issubclass(config_cls, RoutedConfig)
+        description = Field(description=own[name].metadata["help"] if routed else HELP[name])
         default = (defaults or {}).get(name, own[name].default)
         specification.append((name, Annotated[hints[name], description], default))
     made: Any = dataclasses.make_dataclass(f"{config_cls.__name__}Section", specification, bases=(base,))
@@ -90,12 +99,18 @@ def _make(
     made.__doc__ = f"The adapter, by {method}."
     made.config_cls = config_cls
     made.constants = constants or {}
+    made.refuses = refuses or {}
     return section(made)
 
 
 def _family(config_cls: type[RoutedConfig]) -> type:
     names = [field.name for field in dataclasses.fields(config_cls) if field.name not in _NOT_IN_RECIPES]
     return _make(config_cls.method, config_cls, names)
+
+
+def _of_peft(method: PeftMethod) -> type:
+    settings = (method.constants, method.defaults)
+    return _make(method.name, method.config_cls, method.fields, *settings, refuses=method.refuses)
 
 
 def _mor1e() -> type:
@@ -112,7 +127,7 @@ SECTIONS: dict[str, type] = {
         c.method: _family(c)
         for c in (MoLoraConfig, SiraConfig, SmoraConfig, HydraLoraConfig, FlyLoraConfig, MoraConfig)
     },
-    **{m.name: _make(m.name, m.config_cls, m.fields, m.constants, m.defaults) for m in PEFT_METHODS},
+    **{m.name: _of_peft(m) for m in PEFT_METHODS},
 }
 """The section class of each method."""
 

@@ -59,7 +59,7 @@ def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
     with tracker:
         log_origin(tracker, recipe, context)
         arguments = training_arguments(recipe)
-        model = build_model(recipe, prepared.centroids)
+        model = build_model(recipe, prepared.centroids, prepared.tasks)
         trainer = make_trainer(recipe, prepared, model, arguments, [ReportCallback(tracker.log_metrics)])
         trainer.train()
         collator = Collator(prepared.tokenizer.pad_token_id)

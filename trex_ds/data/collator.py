@@ -23,13 +23,19 @@ class TrainingSet(Dataset[dict[str, Any]]):
         score_rows: the row of `scores` that belongs to each of `rows`, (len(rows),); None where there are none.
         indices: positions in `rows`, repeated where an example is seen more than once; a repeated
             row takes no more memory.
+        task_numbers: the number of each row's task, (len(rows),); None where the method takes none.
 
     Raises:
         ValueError: if `rows` and `score_rows` are not equally many.
     """
 
     def __init__(
-        self, rows: Sequence[Encoded], scores: np.ndarray | None, score_rows: np.ndarray | None, indices: np.ndarray
+        self,
+        rows: Sequence[Encoded],
+        scores: np.ndarray | None,
+        score_rows: np.ndarray | None,
+        indices: np.ndarray,
+        task_numbers: np.ndarray | None = None,
     ):
         if score_rows is not None and len(score_rows) != len(rows):
             raise ValueError(f"{len(score_rows)} rows of scores are named for {len(rows)} rows; name one for each")
@@ -37,6 +43,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         self._scores = scores
         self._score_rows = score_rows
         self._indices = indices
+        self._task_numbers = task_numbers
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -47,6 +54,8 @@ class TrainingSet(Dataset[dict[str, Any]]):
         item = {"input_ids": row.input_ids, "labels": row.labels}
         if self._scores is not None and self._score_rows is not None:
             item["intuition"] = torch.from_numpy(np.array(self._scores[self._score_rows[index]]))
+        if self._task_numbers is not None:
+            item["task_ids"] = int(self._task_numbers[index])
         return item
 
 
@@ -57,11 +66,11 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch of items with `input_ids`, for training `labels`, and where the method takes it `intuition` (N,).
+        """A batch of items with `input_ids`, for training `labels`, and where they are taken `intuition`, `task_ids`.
 
         Returns:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 on padding), int64
-            (batch, seq), and `intuition`, float32 (batch, N).
+            (batch, seq), `intuition`, float32 (batch, N), and `task_ids`, int64 (batch,).
         """
         ids = [item["input_ids"] for item in items]
         batch = {
@@ -70,6 +79,8 @@ class Collator:
         }
         if "intuition" in items[0]:
             batch["intuition"] = torch.stack([item["intuition"] for item in items]).float()
+        if "task_ids" in items[0]:
+            batch["task_ids"] = torch.tensor([item["task_ids"] for item in items])
         if "labels" in items[0]:
             batch["labels"] = _pad([item["labels"] for item in items], IGNORED_LABEL)
         return batch

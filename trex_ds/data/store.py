@@ -100,10 +100,11 @@ class Store:
 
     def positions(self, task: str) -> np.ndarray:
         """Where the task's training examples lie, int64, ascending."""
-        return np.flatnonzero(self._task_numbers == list(self.counts).index(task))
+        return np.flatnonzero(self.task_numbers == list(self.counts).index(task))
 
     @cached_property
-    def _task_numbers(self) -> np.ndarray:
+    def task_numbers(self) -> np.ndarray:
+        """The place of each training example's task in `counts`."""
         import pyarrow.compute as pc
 
         numbers = pc.index_in(self.train.data.column("task"), value_set=_text_array(list(self.counts)))

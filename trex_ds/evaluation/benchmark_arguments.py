@@ -14,13 +14,22 @@ from trex_ds.modeling import ModelConfig
 from trex_ds.tasks.harness_index import name_problem
 
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
+TASKS_FILE = "tasks.json"
+"""Names of the tasks that an adapter learnt apart, in the order of their numbers."""
+
+_BY_TASK = "POLY"
 
 
 def adapter_files(folder: Path) -> tuple[str, ...]:
-    """What the `adapter/` folder of a training run must hold; centroids where the adapter names some."""
-    config = folder / LORA_FILES[0]
-    plain = config.is_file() and json.loads(config.read_text()).get("centroids_fingerprint") is None
-    return (*LORA_FILES, *(() if plain else ("centroids.safetensors",)), "recipe.yaml")
+    """What the `adapter/` folder of a training run must hold; the centroids or tasks that the adapter names too."""
+    file = folder / LORA_FILES[0]
+    config = json.loads(file.read_text()) if file.is_file() else None
+    found = [*LORA_FILES, "recipe.yaml"]
+    if config is None or config.get("centroids_fingerprint") is not None:
+        found.insert(2, "centroids.safetensors")
+    if config is not None and config.get("peft_type") == _BY_TASK:
+        found.append(TASKS_FILE)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,14 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
             for name, value in beside.items()
             if value is not None
         ]
-        return found + _missing("--adapter", arguments.adapter, adapter_files(Path(arguments.adapter)))
+        needed = adapter_files(Path(arguments.adapter))
+        found += _missing("--adapter", arguments.adapter, needed)
+        if TASKS_FILE in needed:
+            found.append(
+                f"--adapter: {arguments.adapter} answers by task (poly, mhr), and lm-evaluation-harness does not tell "
+                "of which task a question is; ask it with launch/answer.py --task NAME"
+            )
+        return found
     if arguments.model is None:
         beside_lora = " (--lora needs the --model that it was trained on)" if arguments.lora else ""
         return [f"--adapter or --model: one of them is needed{beside_lora}"]

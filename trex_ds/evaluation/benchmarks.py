@@ -12,6 +12,7 @@ import lm_eval
 import torch
 from lm_eval.utils import handle_non_serializable
 
+from trex_ds.adapters.loading import load_adapted
 from trex_ds.config import ConfigError
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
@@ -99,9 +100,7 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
     assert arguments.model is not None
     model = load_base_model(arguments.model)
     if arguments.lora is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, arguments.lora, autocast_adapter_dtype=False)
+        model = load_adapted(model, arguments.lora)
     return model.to(device).eval(), load_tokenizer(arguments.model.name, arguments.model.revision), None
 
 

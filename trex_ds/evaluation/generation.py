@@ -26,6 +26,8 @@ class Question:
     """Of its prompt."""
     intuition: Tensor | None
     """Raw scores of its text (num_clusters,); None for a method that takes none."""
+    task_number: int | None = None
+    """Of its task in the mixture; None for a method that takes none."""
 
 
 def answer_all(
@@ -67,7 +69,8 @@ def answer_all(
         batch = batches[min(mine, len(batches) - 1)]
         ids = [questions[i].input_ids for i in batch]
         scores = [questions[i].intuition for i in batch]
-        texts = answer(model, tokenizer, ids, scores, max_new_tokens, device)
+        numbers = [questions[i].task_number for i in batch]
+        texts = answer(model, tokenizer, ids, scores, max_new_tokens, device, numbers)
         if mine < len(batches):
             answers.update(zip(batch, texts, strict=True))
     return _score_all(questions, answers)
@@ -81,6 +84,7 @@ def answer(
     intuition: Sequence[Tensor | None],
     max_new_tokens: int,
     device: torch.device,
+    task_numbers: Sequence[int | None] | None = None,
 ) -> list[str]:
     """Greedy answers to encoded prompts, as one batch.
 
@@ -91,6 +95,7 @@ def answer(
         intuition: raw scores of each, (num_clusters,); None for a method that takes none.
         max_new_tokens: longest answer.
         device: where the model computes.
+        task_numbers: of each prompt's task; None for a method that takes none.
     """
     from transformers import GenerationConfig
 
@@ -98,6 +103,9 @@ def answer(
     for item, scores in zip(items, intuition, strict=True):
         if scores is not None:
             item["intuition"] = scores
+    for item, number in zip(items, task_numbers or [None] * len(items), strict=True):
+        if number is not None:
+            item["task_ids"] = number
     inputs = {name: tensor.to(device) for name, tensor in Collator(tokenizer.pad_token_id)(items).items()}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,

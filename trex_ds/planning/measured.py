@@ -43,7 +43,8 @@ def measure(recipe: Recipe, answers: int) -> dict[str, int]:
     recipe.training.max_steps = _STEPS_BEFORE + 1
     arguments = training_arguments(recipe)
     needs_intuition = recipe.adapter.needs_intuition
-    model = build_model(recipe, placeholder_centroids(recipe.adapter.num_clusters) if needs_intuition else None)
+    centroids = placeholder_centroids(recipe.adapter.num_clusters) if needs_intuition else None
+    model = build_model(recipe, centroids, [task.source for task in recipe.tasks])
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()

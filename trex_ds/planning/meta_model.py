@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.loading import adapt
 from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
@@ -17,26 +18,6 @@ from trex_ds.training.recipe import Recipe
 
 def meta_model(recipe: Recipe) -> Any:
     """The base model with its adapter as `build_model` makes them, without weights; needs the base's config.json only.
-
-    Raises:
-        ConfigError: if no model can be made of the configuration.
-    """
-    from peft import get_peft_model
-
-    base = meta_base(recipe)
-    adapter = recipe.adapter.build()
-    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
-        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
-    with torch.device("meta"):
-        model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
-            parameter.data = parameter.data.to(recipe.model.torch_dtype)
-    return model.train()
-
-
-def meta_base(recipe: Recipe) -> Any:
-    """The frozen base model of `meta_model`.
 
     Raises:
         ConfigError: if no model can be made of the configuration.
@@ -61,4 +42,12 @@ def meta_base(recipe: Recipe) -> Any:
         ) from None
     base.requires_grad_(False)
     base.config.use_cache = False
-    return base
+    adapter = recipe.adapter.build()
+    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
+        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
+    with torch.device("meta"):
+        model = adapt(base, adapter, [task.source for task in recipe.tasks])
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
+            parameter.data = parameter.data.to(recipe.model.torch_dtype)
+    return model.train()

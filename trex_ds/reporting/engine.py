@@ -96,7 +96,7 @@ def make_trainer(recipe: Recipe, adapter: Any, prepared: Prepared, arguments: An
         arguments: `training_arguments(recipe)`, the same for all trainers of the process.
         most_steps: how many steps the learning rate is scheduled for.
     """
-    model = build_model(replace(recipe, adapter=adapter), prepared.centroids)
+    model = build_model(replace(recipe, adapter=adapter), prepared.centroids, prepared.tasks)
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,7 @@ from safetensors import safe_open
 
 from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
+from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
 from trex_ds.files import atomic_path
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
             _refuse_empty_tensors(temporary / _WEIGHTS)
             (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all
             write_recipe(recipe, temporary)
+            if recipe.adapter.needs_tasks:
+                shutil.copy(Path(recipe.output_dir) / TASKS_FILE, temporary)
 
 
 def load_adapter(model: Any, folder: Path) -> None:
@@ -58,6 +64,23 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / RECIPE_FILE) as temporary:
         temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def write_tasks(tasks: Sequence[str], folder: Path) -> None:
+    """The names of the tasks in the order of their numbers, as `folder`/tasks.json.
+
+    Raises:
+        ValueError: if an earlier job of the folder, which this one goes on from, numbered others.
+    """
+    file = folder / TASKS_FILE
+    before = json.loads(file.read_text()) if file.is_file() else None
+    if before is not None and before != list(tasks) and any(folder.glob("checkpoint-*")):
+        raise ValueError(
+            f"tasks: {file} numbers {before}, which the adapter was trained with so far, but the recipe has "
+            f"{list(tasks)}; use the same tasks, or start again in another output_dir"
+        )
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(list(tasks)))
 
 
 def _refuse_empty_tensors(file: Path) -> None:

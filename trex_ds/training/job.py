@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.loading import adapt
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
 from trex_ds.modeling import load_base_model
 from trex_ds.tracking import Tracker, git_commit, recipe_hash
-from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
+from trex_ds.training.adalora import RankAllocation
+from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe, write_tasks
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory import BASE, trainable_parameters
@@ -99,23 +101,21 @@ def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
     tracker.set_tags(own | dict(context.tags))
 
 
-def build_model(recipe: Recipe, centroids: Centroids | None) -> Any:
+def build_model(recipe: Recipe, centroids: Centroids | None, tasks: Sequence[str]) -> Any:
     """The base model with a fresh adapter; the same parameters on every rank.
 
     Args:
         recipe: names the model and the method.
         centroids: travel with an adapter whose method needs intuition; None for the others.
+        tasks: names of all tasks, in the order of their numbers.
     """
-    from peft import get_peft_model
-
     base = load_base_model(recipe.model)
     config = recipe.adapter.build()
     if isinstance(config, TRexConfig) and config.needs_intuition:
         assert centroids is not None
         config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
-    # DeepSpeed keeps a float32 master copy, so the adapter itself has the base's type.
-    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    model = adapt(base, config, tasks)
     config.base_model_name_or_path = recipe.model.name
     config.revision = recipe.model.revision
     return model
@@ -127,13 +127,10 @@ def _train(
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     memory = MemoryRecord(output, tracker, sharded=arguments.hf_deepspeed_config.is_zero3())
-    model = build_model(recipe, prepared.centroids)
+    model = build_model(recipe, prepared.centroids, prepared.tasks)
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
     trainable = trainable_parameters(model)
-    if recipe.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable()
     tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
 
     measurements = Measurements(recipe, prepared, tracker, model, device, base)
@@ -177,7 +174,7 @@ def make_trainer(recipe: Recipe, prepared: Prepared, model: Any, arguments: Any,
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
-    return TRexTrainer(
+    trainer = TRexTrainer(
         model=model,
         args=arguments,
         train_dataset=prepared.training_set,
@@ -185,6 +182,9 @@ def make_trainer(recipe: Recipe, prepared: Prepared, model: Any, arguments: Any,
         processing_class=prepared.tokenizer,
         callbacks=callbacks,
     )
+    if recipe.adapter.method == "adalora":
+        trainer.add_callback(RankAllocation(trainer))
+    return trainer
 
 
 def training_arguments(recipe: Recipe) -> Any:
@@ -226,3 +226,5 @@ def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
     if prepared.centroids is not None:
         prepared.centroids.save(recipe.output_dir)
+    if recipe.adapter.needs_tasks:
+        write_tasks(prepared.tasks, Path(recipe.output_dir))

@@ -82,6 +82,11 @@ class Prepared:
         """Those of the intuition scores."""
         return self.intuition.centroids if self.intuition is not None else None
 
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all tasks, in the order of their numbers."""
+        return list(self.store.counts)
+
 
 def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     """Load the tasks, tokenize, run the intuition pass; what the cache folder has already is taken from it.
@@ -118,8 +123,9 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
     scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))
-    rows = (TrainRows(store), scores, score_rows)
-    training_set = TrainingSet(*rows, indices)
+    numbers = store.task_numbers if recipe.adapter.needs_tasks else None
+    make_set = partial(TrainingSet, TrainRows(store), scores, score_rows, task_numbers=numbers)
+    training_set = make_set(indices)
     packing = None
     if recipe.data.packing:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
@@ -132,7 +138,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         collator=_collator(recipe, tokenizer),
         questions=[to_question(*item) for item in examples],
         held_out=[to_question(*item) for item in held_out_examples],
-        left_out=TrainingSet(*rows, left_out),
+        left_out=make_set(left_out),
         intuition=intuition,
         mixture=mixture,
         benchmark_data={
@@ -273,7 +279,8 @@ def _question(
     recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
 ) -> Question:
     scores = None if intuition is None else intuition.of([example.text])[0]
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores)
+    number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores, number)
 
 
 def _intuition(

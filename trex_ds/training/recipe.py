@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -16,6 +16,7 @@ from trex_ds.intuition import Centroids, IntuitionConfig
 from trex_ds.modeling import ModelConfig
 from trex_ds.tasks import TaskConfig
 from trex_ds.tracking import TrackingConfig
+from trex_ds.training.combinations import combination_problems
 
 # Keys of DeepSpeed's zero_optimization.
 _CHANGE_WEIGHTS = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "use_all_reduce_for_fetch_params")
@@ -114,6 +115,7 @@ class Recipe:
     def problems(self) -> list[str]:
         """What only several sections together show to be wrong."""
         found: list[str] = []
+        config: dict[str, Any] = {}
         path = Path(self.training.deepspeed)
         if path.is_file() and not self.training.problems():
             config = json.loads(path.read_text())
@@ -129,6 +131,7 @@ class Recipe:
                     f"training.deepspeed: {path} has zero_optimization.{changing[0]}, which changes weights as they "
                     "are gathered and would spoil those in 4 bits; remove it"
                 )
+        found += combination_problems(self, config)
         if self.intuition.centroids is not None and self.adapter.needs_intuition:
             try:
                 centroids = Centroids.load(self.intuition.centroids)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import AdaLoraConfig, PromptTuningConfig
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
@@ -17,6 +18,7 @@ from trex_ds.adapters import RoutedModel
 from trex_ds.adapters.side_input import isolated
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
+from trex_ds.training.adalora import orthogonality_loss
 from trex_ds.training.memory import reset_peak
 
 if TYPE_CHECKING:
@@ -76,12 +78,22 @@ class TRexTrainer(Trainer):
         # A label is predicted from the position before it.
         targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         predicts = targets != IGNORED_LABEL
+        targets = targets[predicts]
+        config = self.model.peft_config[self.model.active_adapter]
+        if isinstance(config, PromptTuningConfig):  # whose tokens come first, and predict nothing
+            predicts = torch.nn.functional.pad(predicts, (config.num_virtual_tokens, 0))
+            inputs.pop("position_ids")  # counted with them by the model
         outputs = model(**{**inputs, "logits_to_keep": predicts, "use_cache": False})
         logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
-        loss = torch.nn.functional.cross_entropy(logits, targets[predicts], reduction="sum")
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
-        if routed and (auxiliary := self.model.base_model.auxiliary_loss()) is not None:
+        auxiliary = None
+        if routed:
+            auxiliary = self.model.base_model.auxiliary_loss()
+        elif isinstance(config, AdaLoraConfig):
+            auxiliary = orthogonality_loss(self.model)
+        if auxiliary is not None:
             loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 

@@ -1,0 +1,11 @@
+"""Names of what a method may not work with; `trex_ds.training.combinations` finds them in a recipe."""
+
+FOUR_BITS = "4-bit"
+ZERO3 = "ZeRO-3"
+ZERO = "ZeRO"
+"""Of any stage but 0."""
+BFLOAT16 = "bfloat16"
+PACKING = "packing"
+CHECKPOINTING = "gradient checkpointing"
+HELD_OUT = "held-out evaluation"
+RESUMING = "resuming"

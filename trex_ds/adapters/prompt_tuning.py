@@ -1,0 +1,32 @@
+"""Prompt tuning on rows that are padded on the left: the trained embeddings belong next to the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def place_after_padding(base: nn.Module) -> None:
+    """Have the model that PEFT hands embeddings to see each row's padding first, and count positions after it.
+
+    PEFT puts the virtual tokens in front of the padding, and drops position_ids. The text would stand the
+    further from them the more padding its row has, so that answers would depend on the other rows of a batch.
+    """
+    base.register_forward_pre_hook(_padding_first, with_kwargs=True)
+
+
+def _padding_first(base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    # While tokens are generated the mask is that of the whole row, in PEFT's order each time.
+    mask = kwargs.get("attention_mask")
+    if mask is None or mask.dim() != 2:
+        return args, kwargs
+    order = mask.long().argsort(dim=1, stable=True)
+    mask = mask.long().gather(1, order)
+    kwargs["attention_mask"] = mask
+    given = kwargs.get("inputs_embeds") if kwargs.get("inputs_embeds") is not None else kwargs.get("input_ids")
+    assert given is not None
+    if given.shape[1] == mask.shape[1] and kwargs.get("inputs_embeds") is not None:
+        kwargs["inputs_embeds"] = given.gather(1, order.unsqueeze(-1).expand_as(given))
+    kwargs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -given.shape[1] :]
+    return args, kwargs
