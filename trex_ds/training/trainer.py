@@ -88,14 +88,17 @@ class TRexTrainer(Trainer):
         loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
-        auxiliary = None
-        if routed:
-            auxiliary = self.model.base_model.auxiliary_loss()
-        elif isinstance(config, AdaLoraConfig):
-            auxiliary = orthogonality_loss(self.model)
-        if auxiliary is not None:
+        if self.model.training and (auxiliary := self._auxiliary_loss()) is not None:
             loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def _auxiliary_loss(self) -> Tensor | None:
+        """What the method adds to the loss of the latest forward pass."""
+        if isinstance(self.model.base_model, RoutedModel):
+            return self.model.base_model.auxiliary_loss()
+        if isinstance(self.model.peft_config[self.model.active_adapter], AdaLoraConfig):
+            return orthogonality_loss(self.model)
+        return None
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's step, counting tokens."""
