@@ -11,15 +11,17 @@ import yaml
 
 from trex_ds.data import encode_prompt
 from trex_ds.evaluation import answer
+from trex_ds.evaluation.benchmark_arguments import adapter_files
 from trex_ds.intuition import Intuition
+from trex_ds.intuition.centroids import CENTROIDS_FILE
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
 from trex_ds.tasks import Example
 
 
 class Answerer:
-    """A base model with its adapter and the adapter's own intuition."""
+    """A base model with its adapter and, where its method takes it, the adapter's own intuition."""
 
-    def __init__(self, model: Any, tokenizer: Any, intuition: Intuition, system_prompt: str | None):
+    def __init__(self, model: Any, tokenizer: Any, intuition: Intuition | None, system_prompt: str | None):
         self.model = model
         self.tokenizer = tokenizer
         self.intuition = intuition
@@ -38,7 +40,8 @@ class Answerer:
         import trex_ds.adapters  # noqa: F401 (PEFT learns of T-REX)
 
         folder = Path(folder)
-        for name in ("adapter_config.json", "adapter_model.safetensors", "centroids.safetensors", "recipe.yaml"):
+        needed = adapter_files(folder)
+        for name in needed:
             if not (folder / name).is_file():
                 raise FileNotFoundError(
                     f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
@@ -49,7 +52,7 @@ class Answerer:
         problems = config.problems()
         if problems:
             raise ValueError(f"the base model of {folder} cannot be loaded: {'; '.join(problems)}")
-        intuition = Intuition.from_adapter(folder)
+        intuition = Intuition.from_adapter(folder) if CENTROIDS_FILE in needed else None
         base = load_base_model(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False).to(device).eval()
@@ -59,5 +62,5 @@ class Answerer:
     def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64) -> list[str]:
         """Greedy answers to `prompts`, one each."""
         ids = [encode_prompt(self.tokenizer, Example(prompt, "", ""), self.system_prompt) for prompt in prompts]
-        scores = list(self.intuition(prompts))
+        scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
         return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device)

@@ -48,7 +48,9 @@ def describe_error(schema: Any, path: FieldPath, errors: Sequence[Any]) -> str:
     """One line for all that pydantic says of the field at `path` (alternatives of a union)."""
     first = errors[0]
     if first["type"] == "unexpected_keyword_argument":
-        return _unknown_key(schema, path)
+        return _unknown_key(schema, path, first["loc"])
+    if first["type"] == "union_tag_invalid":
+        return _unknown_kind(first["ctx"])
     if first["type"] == "missing":
         # An item that a list lacks cannot be added from the command line.
         way_out = "" if isinstance(path[-1], int) else f"; add it or give --{dotted(path)} VALUE"
@@ -65,13 +67,37 @@ def describe_error(schema: Any, path: FieldPath, errors: Sequence[Any]) -> str:
     return f"{line}; did you mean {near[0]}?" if near else line
 
 
-def _unknown_key(schema: Any, path: FieldPath) -> str:
+def _unknown_kind(context: dict[str, Any]) -> str:
+    """For a section that has several kinds, told apart by one of its fields."""
+    kinds = re.findall("'([^']*)'", context["expected_tags"])
+    near = difflib.get_close_matches(str(context["tag"]), kinds, n=1, cutoff=_NEAR)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"method must be one of {', '.join(kinds)}, got {json.dumps(context['tag'])}{hint}"
+
+
+def kind_of(cls: Any) -> str | None:
+    """The value of the literal field `method` that makes a section this one of several kinds, if it has one."""
+    field = cls.__pydantic_fields__.get("method")
+    literal = field is not None and get_origin(field.annotation) is Literal
+    return field.default if literal else None
+
+
+def _unknown_key(schema: Any, path: FieldPath, location: Sequence[int | str]) -> str:
     key, parent = str(path[-1]), path[:-1]
-    siblings = [name for cls in _sections_at(schema, parent) for name in cls.__pydantic_fields__]
+    # Of several kinds of a section, pydantic's location names the one that was chosen.
+    kinds = _sections_at(schema, parent)
+    sections = [cls for cls in kinds if kind_of(cls) in (None, *location)]
+    if others := [kind_of(cls) for cls in kinds if cls not in sections and key in cls.__pydantic_fields__]:
+        chosen = kind_of(sections[0])
+        return (
+            f"not a key of method {chosen}, but of {', '.join(map(str, others))}; remove it, or give the section "
+            f"whole, as --{dotted(parent)} '{{method: {chosen}, ...}}'"
+        )
+    siblings = [name for cls in sections for name in cls.__pydantic_fields__]
     if near := difflib.get_close_matches(key, siblings, n=1, cutoff=_NEAR):
         return f"unknown key; did you mean {dotted((*parent, near[0]))}?"
     elsewhere: dict[str, FieldPath] = {}
-    for other, _ in _all_fields(schema):
+    for other, _, _ in _all_fields(schema):
         elsewhere.setdefault(str(other[-1]), other)
     if near := difflib.get_close_matches(key, elsewhere, n=1, cutoff=_NEAR_ELSEWHERE):
         return f"unknown key; did you mean {dotted(elsewhere[near[0]])}?"
@@ -87,11 +113,11 @@ def _sections_at(schema: Any, path: FieldPath) -> list[Any]:
     return sections
 
 
-def _all_fields(schema: Any, prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, FieldInfo]]:
-    """Every field with its path, outermost first; `N` stands for the number of a list's item."""
+def _all_fields(schema: Any, prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, FieldInfo, str | None]]:
+    """Every field with its path and its section's kind, outermost first; `N` stands for the number of a list's item."""
     for name, field in schema.__pydantic_fields__.items():
         path = (*prefix, name)
-        yield path, field
+        yield path, field, kind_of(schema)
         for suffix, nested in _nested(field.annotation):
             yield from _all_fields(nested, path + suffix)
 
@@ -114,11 +140,20 @@ def help_text(schema: Any, description: str) -> str:
         "FILE is a recipe in YAML. Every field of it can be given on the command line too; values are YAML.",
         "",
     ]
-    for path, field in _all_fields(schema):
+    entries: dict[tuple[str, ...], list[str]] = {}  # one for all kinds of a section in which a field is the same
+    for path, field, kind in _all_fields(schema):
         sections = sections_in(field.annotation)
-        lines.append(f"--{dotted(path)}  {_type_name(field.annotation)}{_default(field, bool(sections))}")
+        kinds = [k for cls in sections if (k := kind_of(cls))]
+        shape = "a section" if kinds else _type_name(field.annotation)
+        default = _default(field, bool(sections))
+        if kind is not None and path[-1] == "method":
+            shape, default = "", ""
         text = field.description or (sections[0].__doc__ if sections else None) or ""
-        lines += [f"    {line.strip()}" for line in text.strip().split("\n\n")[0].splitlines()]
+        entries.setdefault((dotted(path), shape, default, text.strip().split("\n\n")[0]), []).append(kind or "")
+    for (name, shape, default, text), kinds in entries.items():
+        which = f"  [{', '.join(kinds)}]" if kinds[0] else ""
+        lines.append(f"--{name}  {shape}{default}{which}")
+        lines += [f"    {line.strip()}" for line in text.splitlines()]
     return "\n".join(lines)
 
 

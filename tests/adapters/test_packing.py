@@ -33,7 +33,7 @@ def logits(model, **changes) -> torch.Tensor:
 def test_a_segment_gets_the_logits_that_it_gets_alone(attention, transform, fields):
     config = TRexConfig(intuition_transform=transform, **fields)
     config.attach_centroids(planted_centroids(config.num_clusters))
-    model = get_peft_model(tiny_llama(attn_implementation=attention), config)
+    model = get_peft_model(tiny_llama(attn_implementation=attention).double(), config)
     perturb(model)
     c = packed_scores(config.num_clusters)
     together = logits(model.eval(), intuition=c)
@@ -41,7 +41,7 @@ def test_a_segment_gets_the_logits_that_it_gets_alone(attention, transform, fiel
         own = SEGMENTS[row] == segment
         with torch.no_grad():
             alone = model(input_ids=IDS[row : row + 1, own], intuition=c[row : row + 1, segment]).logits
-        torch.testing.assert_close(together[row, own], alone[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[row, own], alone[0], rtol=1e-9, atol=1e-9)
 
 
 def test_dropout_routes_segments_by_their_own_scores(base):

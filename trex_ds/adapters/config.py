@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, get_args
 
-from peft import PeftConfig, TaskType
-from peft.utils import PeftType
+import torch
+from peft import PeftConfig
 
 from trex_ds.adapters.peft_type import add_peft_type
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.trex_router import (
+    Pairs,
+    RoutingScales,
+    TokenRouting,
+    TRexRouter,
+    initial_map,
+    matching_scale,
+)
 from trex_ds.intuition.centroids import CENTROIDS_FILE, Centroids
 
 add_peft_type("TREX")
 
-IntuitionTransform = Literal["raw", "centered", "mapped"]
+IntuitionTransform = Literal["raw", "centered", "mapped", "none"]
 
 
 @dataclass
-class TRexConfig(PeftConfig):
+class TRexConfig(RoutedConfig):
     """Configuration of a T-REX adapter (arXiv 2404.08985); defaults are the paper's setting.
+
+    With `pairs="diagonal"` it is MoR1E, the first version of the paper.
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
     """
 
-    # PEFT's default is None, whose generate would not know of intuition.
-    task_type: str | TaskType | None = field(default=TaskType.CAUSAL_LM, metadata={"help": "PEFT's task type"})
+    method: ClassVar[str] = "trex"
+
     num_in_experts: int = field(default=4, metadata={"help": "I, input-side rank-one experts"})
     num_out_experts: int = field(default=8, metadata={"help": "J, output-side rank-one experts"})
     num_clusters: int = field(default=32, metadata={"help": "N, semantic clusters"})
-    target_modules: list[str] | str | None = field(
-        default="all-linear", metadata={"help": "names or regex of the linears to adapt"}
+    pairs: Pairs = field(
+        default="full",
+        metadata={"help": "which rank-one experts are mixed: 'full' all I*J, 'diagonal' (i, i) only, I = J"},
     )
-    exclude_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "names or regex of linears to leave alone"}
+    router: TokenRouting = field(
+        default="token",
+        metadata={
+            "help": "token routing: 'token' W_r of (I*J, n), the paper's; 'factorized' (I + J, n); 'bottleneck' reads "
+            "A x, (I*J, I); 'low_rank' of router_rank; 'shared' by the linears that read the same input; 'none'"
+        },
     )
-    layers_to_transform: list[int] | int | None = field(
-        default=None,
-        metadata={"help": "indices of the layers to adapt (the first number in a module's name); null: all"},
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "other modules to train in full and to save with the adapter"}
-    )
-    dropout: float = field(default=0.0, metadata={"help": "dropout on A's input; the router sees x as it is"})
+    router_rank: int = field(default=4, metadata={"help": "q of router='low_rank': U (q, n) and V (I*J, q)"})
     intuition_scale: float = field(default=4.0, metadata={"help": "weight of the intuition in the routing"})
     token_scale: float | None = field(
         default=None, metadata={"help": "weight of the token routing; I*J if null, as in the paper"}
@@ -53,7 +62,7 @@ class TRexConfig(PeftConfig):
         default="raw",
         metadata={
             "help": "p(c): 'raw' cosines as in the reference; 'centered' standardises them by the training set's "
-            "statistics; 'mapped' learns an N -> I*J map"
+            "statistics; 'mapped' learns an N -> I*J map; 'none' leaves the intuition out"
         },
     )
     centroids_fingerprint: str | None = field(
@@ -61,43 +70,101 @@ class TRexConfig(PeftConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType.TREX
         self._centroids: Centroids | None = None
-        if isinstance(self.target_modules, list | tuple):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list | tuple):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
-        problems = self._problems()
-        if problems:
-            raise ValueError("TRexConfig: " + "; ".join(problems))
+        super().__post_init__()
 
-    def _problems(self) -> list[str]:
-        found = [
-            f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}"
-            for name in ("num_in_experts", "num_out_experts", "num_clusters")
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
-        ]
-        if not 0.0 <= self.dropout < 1.0:
-            found.append(f"dropout must lie in [0, 1), got {self.dropout!r}")
+    def problems(self) -> list[str]:
+        """See `RoutedConfig.problems`."""
+        found = self.not_positive("num_in_experts", "num_out_experts", "num_clusters", "router_rank")
         if self.gate_sharpness <= 0:
             found.append(f"gate_sharpness must be positive, got {self.gate_sharpness!r}")
-        if self.intuition_transform not in get_args(IntuitionTransform):
+        for name, kind in (("pairs", Pairs), ("router", TokenRouting), ("intuition_transform", IntuitionTransform)):
+            if getattr(self, name) not in get_args(kind):
+                found.append(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if found:
+            return found
+        if self.pairs == "diagonal":
+            if self.num_in_experts != self.num_out_experts:
+                found.append(
+                    f"pairs: 'diagonal' needs num_in_experts = num_out_experts, got {self.num_in_experts} and "
+                    f"{self.num_out_experts}"
+                )
+            if self.router == "factorized":
+                found.append("router: 'factorized' makes a product over pairs, which pairs: 'diagonal' has not")
+        if self.router == "none" and not self.needs_intuition:
+            found.append("router: 'none' and intuition_transform: 'none' leave nothing that routes; keep one of them")
+        if self.intuition_transform in ("raw", "centered") and self.num_clusters != self.num_pairs:
+            pairs = "num_in_experts" if self.pairs == "diagonal" else "num_in_experts * num_out_experts"
             found.append(
-                f"intuition_transform must be one of {', '.join(get_args(IntuitionTransform))}, "
-                f"got {self.intuition_transform!r}"
-            )
-        elif not found and self.intuition_transform != "mapped" and self.num_clusters != self.num_pairs:
-            found.append(
-                f"num_clusters is {self.num_clusters} but num_in_experts * num_out_experts is {self.num_pairs}; "
+                f"num_clusters is {self.num_clusters} but {pairs} is {self.num_pairs}; "
                 f"intuition_transform={self.intuition_transform!r} needs them equal, 'mapped' takes any number"
             )
         return found
 
     @property
     def num_pairs(self) -> int:
-        """I*J, the number of rank-one experts that can be mixed."""
-        return self.num_in_experts * self.num_out_experts
+        """The number of rank-one experts that can be mixed: I*J, or I where they are diagonal."""
+        return self.num_in_experts * (1 if self.pairs == "diagonal" else self.num_out_experts)
+
+    @property
+    def needs_intuition(self) -> bool:
+        """False only for the ablation without it."""
+        return self.intuition_transform != "none"
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether one of the two routings is left out, so that the other one's scale is matched to both."""
+        return self.router == "none" or not self.needs_intuition
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the training scores' mean and deviation, which lie with the centroids, must be known to build it."""
+        return self.intuition_transform == "centered" or (self.router == "none" and self.needs_intuition)
+
+    @property
+    def num_in(self) -> int:
+        """I, input-side experts."""
+        return self.num_in_experts
+
+    @property
+    def num_out(self) -> int:
+        """J, output-side experts."""
+        return self.num_out_experts
+
+    def make_router(self, in_features: int) -> TRexRouter:
+        """See `RoutedConfig.make_router`."""
+        return TRexRouter(
+            in_features,
+            self.num_in_experts,
+            self.num_out_experts,
+            pairs=self.pairs,
+            token=self.router,
+            rank=self.router_rank,
+            num_clusters=self.num_clusters if self.needs_intuition else 0,
+            mapped=self.intuition_transform == "mapped",
+            scales=self._scales(),
+        )
+
+    def _scales(self) -> RoutingScales:
+        """The constants, an ablation's matched to the whole method: by the training scores' own statistics.
+
+        An adapter without intuition has none; it is matched to the whole with centred scores, whose mean is 0
+        and variance 1 whatever the data.
+        """
+        token_scale = float(self.num_pairs) if self.token_scale is None else self.token_scale
+        scales = RoutingScales(token_scale, self.intuition_scale, self.gate_sharpness)
+        if not self.is_ablation:
+            return scales
+        with torch.device("cpu"):  # a model may be made on the meta device, where numbers have no value
+            mean, variance = torch.zeros(self.num_pairs), torch.ones(self.num_pairs)
+            if self.intuition_transform in ("raw", "mapped"):
+                assert self._centroids is not None, "RoutedModel checks it"
+                mean, variance = self._centroids.mean, self._centroids.std.square()
+            if self.intuition_transform == "mapped":
+                to_pairs = initial_map(self.num_pairs, self.num_clusters)
+                mean, variance = to_pairs @ mean, to_pairs.square() @ variance
+        kept: Literal["token", "intuition"] = "intuition" if self.router == "none" else "token"
+        return replace(scales, matched=matching_scale(self.num_pairs, scales, mean, variance, kept))
 
     @property
     def centroids(self) -> Centroids | None:

@@ -1,32 +1,30 @@
-"""The update  y + sigmoid(k * gamma) * B (G^T A x):  a readable reference and the fast path.
+"""The update  y + B (G^T A x):  a readable reference and the fast path, for every router.
 
 Both compute the same function of the same tensors. `routed_update_reference` is what the formula
 says, with autograd's own backward. `routed_update` is what the layer runs: one GEMM reads x for
 experts and router together, and the backward recomputes the small routing tensors instead of
-keeping them, so that a token costs I + I*J saved values a layer (plus x, which its neighbours
+keeping them, so that a token costs I + R saved values a layer (plus x, which its neighbours
 share) instead of several full activations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trex_ds.adapters.routers import trex_gates
+from trex_ds.adapters.router import Router
 from trex_ds.products import addmm, matmul
 
 
-@dataclass(frozen=True)
-class RoutingScales:
-    """The constants of the routing: see `trex_gates` for their meaning and the paper's values."""
+class Updated(NamedTuple):
+    """An adapted linear's output, and what its router says of the pass: see `Mixed`."""
 
-    token_scale: float
-    intuition_scale: float
-    gate_sharpness: float
+    y: Tensor
+    loss: Tensor | None
+    load: Tensor | None
 
 
 def routed_update_reference(
@@ -34,37 +32,33 @@ def routed_update_reference(
     x: Tensor,
     A: Tensor,
     B: Tensor,
-    W_r: Tensor,
-    omega: Tensor,
-    gamma: Tensor,
-    intuition: Tensor,
-    scales: RoutingScales,
+    router: Router,
+    scores: Tensor | None = None,
     token_rows: Tensor | None = None,
     expert_input: Tensor | None = None,
-) -> Tensor:
-    """Y + sigmoid(k * gamma) * B (G^T A x), the formula of docs/method.md (arXiv 2404.08985).
+) -> Updated:
+    """Y + B (G^T A x), the formula of docs/method.md (arXiv 2404.08985).
 
     Args:
         y: the base layer's output, (batch, seq, out_features).
-        x: input of the base layer and of the token router, (batch, seq, in_features).
+        x: input of the base layer and of the router, (batch, seq, in_features).
         A: input-side experts, (I, in_features).
         B: output-side experts, (out_features, J).
-        W_r: token router, (I*J, in_features).
-        omega: balance of the two routings, (1,).
-        gamma: gate of the whole update, (1,).
-        intuition: p(c), one row a sample, (samples, I*J).
-        scales: the routing's constants.
-        token_rows: each token's row of intuition, (batch, seq), int64; None: samples are the batch's rows.
+        router: makes G.
+        scores: the samples' intuition scores, (samples, num_clusters), where the router takes them.
+        token_rows: each token's row of scores, (batch, seq), int64; None: samples are the batch's rows.
         expert_input: what A reads in place of x (x after dropout), the same shape as x.
 
     Returns:
-        (batch, seq, out_features), in y's dtype.
+        Output (batch, seq, out_features), in y's dtype.
     """
     read = x if expert_input is None else expert_input
-    bottleneck = torch.nn.functional.linear(read, A.to(x.dtype))
-    logits = torch.nn.functional.linear(x, W_r.to(x.dtype))
-    z = _mix(bottleneck, logits, omega, gamma, intuition, token_rows, scales)
-    return y + torch.nn.functional.linear(z.to(x.dtype), B.to(x.dtype)).to(y.dtype)
+    a = torch.nn.functional.linear(read, A.to(x.dtype))
+    rows = router.rows()
+    logits = x[..., :0] if rows is None else torch.nn.functional.linear(x, rows.to(x.dtype))
+    mixed = router.mix(a, logits, router.others(), scores, token_rows)
+    updated = y + torch.nn.functional.linear(mixed.z.to(x.dtype), B.to(x.dtype)).to(y.dtype)
+    return Updated(updated, mixed.loss, mixed.load)
 
 
 def routed_update(
@@ -72,92 +66,73 @@ def routed_update(
     x: Tensor,
     A: Tensor,
     B: Tensor,
-    W_r: Tensor,
-    omega: Tensor,
-    gamma: Tensor,
-    intuition: Tensor,
-    scales: RoutingScales,
+    router: Router,
+    scores: Tensor | None = None,
     token_rows: Tensor | None = None,
-) -> Tensor:
+) -> Updated:
     """The same as `routed_update_reference` without dropout, faster and with less memory.
 
     Parameters may be kept in float32 while x is bfloat16: they are cast to x's dtype for the
     matrix products, the routing itself runs in float32, and their gradients come back in their own
     dtype. First derivatives only.
     """
-    return _RoutedUpdate.apply(y, x, A, B, W_r, omega, gamma, intuition, token_rows, scales)
+    return Updated(*_RoutedUpdate.apply(y, x, A, B, router.rows(), router, scores, token_rows, *router.others()))
 
 
-def _mix(
-    bottleneck: Tensor,
-    logits: Tensor,
-    omega: Tensor,
-    gamma: Tensor,
-    intuition: Tensor,
-    token_rows: Tensor | None,
-    scales: RoutingScales,
-) -> Tensor:
-    """sigmoid(k * gamma) * G^T a for every token: (batch, seq, J), in float32 at least."""
-    if token_rows is None:
-        intuition = intuition.unsqueeze(1)
-    else:
-        # Here and not in the layer: gathered scores are as large as the logits, and would be kept for backward.
-        intuition = intuition.index_select(0, token_rows.flatten()).view(*token_rows.shape, -1)
-    gates = trex_gates(
-        logits,
-        intuition,
-        omega,
-        token_scale=scales.token_scale,
-        intuition_scale=scales.intuition_scale,
-        gate_sharpness=scales.gate_sharpness,
-    )
-    num_in = bottleneck.shape[-1]
-    gates = gates.unflatten(-1, (num_in, -1))  # (batch, seq, I, J)
-    # Multiply and sum: I is tiny, and a batched (1, I) @ (I, J) product is slower than this.
-    mixed = (gates * bottleneck.to(gates.dtype).unsqueeze(-1)).sum(dim=-2)
-    return torch.sigmoid(scales.gate_sharpness * gamma.to(gates.dtype)) * mixed
+def _read(A: Tensor, rows: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Everything that reads x, as one matrix."""
+    return (A if rows is None else torch.cat((A, rows))).to(dtype)
 
 
 class _RoutedUpdate(torch.autograd.Function):
     # Only the parameters themselves, x and h are saved: ZeRO-3 empties and refills parameters in
     # place, so a saved copy or concatenation of them would keep gathered weights alive.
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        y, x, A, B, W_r, omega, gamma, intuition, token_rows, scales = inputs
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        y, x, A, B, rows, router, scores, token_rows, *others = inputs
         num_in = A.shape[0]
-        h = matmul(x, torch.cat((A, W_r)).to(x.dtype).t())
-        z = _mix(h[..., :num_in], h[..., num_in:], omega, gamma, intuition, token_rows, scales)
-        ctx.save_for_backward(x, h, A, B, W_r, omega, gamma, intuition, token_rows)
-        ctx.scales = scales
-        rows = addmm(y.flatten(0, -2), z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
-        return rows.view_as(y)
+        h = matmul(x, _read(A, rows, x.dtype).t())
+        mixed = router.mix(h[..., :num_in], h[..., num_in:], tuple(others), scores, token_rows)
+        ctx.save_for_backward(x, h, A, B, rows, scores, token_rows, *others)
+        ctx.router = router
+        if mixed.load is not None:
+            ctx.mark_non_differentiable(mixed.load)
+        flat = addmm(y.flatten(0, -2), mixed.z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
+        return flat.view_as(y), mixed.loss, mixed.load
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, A, B, W_r, omega, gamma, intuition, token_rows = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor, dloss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, h, A, B, rows, scores, token_rows, *others = ctx.saved_tensors
+        _, needs_x, needs_A, needs_B, needs_rows, _, _, _, *needs_others = ctx.needs_input_grad
         num_in = A.shape[0]
         with torch.enable_grad():
-            h_, omega_, gamma_ = (t.detach().requires_grad_() for t in (h, omega, gamma))
-            intuition_ = intuition.detach().requires_grad_(intuition.requires_grad)
-            z = _mix(h_[..., :num_in], h_[..., num_in:], omega_, gamma_, intuition_, token_rows, ctx.scales)
-        dz = matmul(dy, B.to(dy.dtype))
-        inputs = (h_, omega_, gamma_, *((intuition_,) if intuition.requires_grad else ()))
-        dh, domega, dgamma, *dintuition = torch.autograd.grad(z, inputs, dz.to(z.dtype))
+            h_ = h.detach().requires_grad_()
+            others_ = [t.detach().requires_grad_(n) for t, n in zip(others, needs_others, strict=True)]
+            mixed = ctx.router.mix(h_[..., :num_in], h_[..., num_in:], tuple(others_), scores, token_rows)
+        z = mixed.z
+        outputs, gradients = [z], [matmul(dy, B.to(dy.dtype)).to(z.dtype)]
+        if mixed.loss is not None:
+            outputs.append(mixed.loss)
+            gradients.append(dloss)
+        wanted = [h_, *(t for t in others_ if t.requires_grad)]
+        # A router without token routing reads no logits, and one of A alone has no other tensors.
+        dh, *dothers = torch.autograd.grad(outputs, wanted, gradients)
+        given = iter(dothers)
 
         z_rows, dy_rows, dh_rows, x_rows = (t.flatten(0, -2) for t in (z.detach(), dy, dh, x))
-        dB = matmul(z_rows.to(dy.dtype).t(), dy_rows).t()  # (J, T) @ (T, m): dy is read row by row
-        dAW = matmul(dh_rows.t(), x_rows)
-        dx = matmul(dh, torch.cat((A, W_r)).to(x.dtype)) if ctx.needs_input_grad[1] else None
+        # (J, T) @ (T, m): dy is read row by row.
+        dB = matmul(z_rows.to(dy.dtype).t(), dy_rows).t().to(B.dtype) if needs_B else None
+        first = 0 if needs_A else num_in
+        dread = matmul(dh_rows[:, first:].t(), x_rows)
         return (
             dy,
-            dx,
-            dAW[:num_in].to(A.dtype),
-            dB.to(B.dtype),
-            dAW[num_in:].to(W_r.dtype),
-            domega,
-            dgamma,
-            dintuition[0] if dintuition else None,
+            matmul(dh, _read(A, rows, x.dtype)) if needs_x else None,
+            dread[:num_in].to(A.dtype) if needs_A else None,
+            dB,
+            dread[num_in - first :].to(rows.dtype) if needs_rows else None,
             None,
             None,
+            None,
+            *(next(given) if needed else None for needed in needs_others),
         )

@@ -12,23 +12,42 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import register_peft_method
 from torch import Tensor, nn
 
+from trex_ds.adapters.balance import update_balances
 from trex_ds.adapters.config import TRexConfig
-from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, TRexLinear
+from trex_ds.adapters.flylora import FlyLoraConfig
+from trex_ds.adapters.hydralora import HydraLoraConfig
+from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, RoutedLinear
+from trex_ds.adapters.molora import MoLoraConfig
+from trex_ds.adapters.mora import MoraConfig
+from trex_ds.adapters.peft_type import register
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.router import Router
 from trex_ds.adapters.side_input import Scores, SideInput, flat_segments, isolated
+from trex_ds.adapters.sira import SiraConfig
+from trex_ds.adapters.smora import SmoraConfig
+
+# Linears of one module that read the same tensor, by the names that transformers' models give them.
+_READ_THE_SAME = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("query", "key", "value"),
+    ("wq", "wk", "wv"),
+    ("w1", "w3"),
+    ("wi_0", "wi_1"),
+)
 
 
-class TRexModel(BaseTuner):
-    """A model whose linears carry T-REX adapters; made by `peft.get_peft_model(base, TRexConfig(...))`.
+class RoutedModel(BaseTuner):
+    """A model whose linears carry routed adapters; made by `peft.get_peft_model(base, TRexConfig(...))`.
 
-    `forward` and `generate` take `intuition`, the raw scores (batch, num_clusters) of each sample; `forward`
-    takes packed rows too.
+    `forward` and `generate` take `intuition`, the raw scores (batch, num_clusters) of each sample, which T-REX
+    needs and methods without intuition leave unread; `forward` takes packed rows too.
     """
 
     prefix = "trex_"
-    tuner_layer_cls = TRexLinear
+    tuner_layer_cls = RoutedLinear
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
     # The layers share the side input, so PEFT must not hand out the layers without this model.
     uses_shared_state = True
@@ -38,22 +57,36 @@ class TRexModel(BaseTuner):
             self._side_input = SideInput()
             self._adapters_enabled = True
             self._generating = False
+            # The router whose W_r the linears of a group share: by adapter, module and group.
+            self._shared_routers: dict[tuple[str, str, int], Any] = {}
             self._intuition_hook = model.register_forward_pre_hook(self._take_intuition, with_kwargs=True)
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         if getattr(model, "is_activation_checkpointing", False):
             self.gradient_checkpointing_enable()
+        if isinstance(config, TRexConfig) and config.router == "shared":
+            owners = [r for layer in self._layers() for r in layer.trex_router.values() if r.is_shared]
+            if not owners:
+                known = "; ".join(", ".join(names) for names in _READ_THE_SAME)
+                raise ValueError(
+                    "router='shared' has nothing to share in this model: none of the adapted linears are known to read "
+                    f"the same input ({known}); use another router"
+                )
 
-    def _check_new_adapter_config(self, config: TRexConfig) -> None:
+    def _check_new_adapter_config(self, config: RoutedConfig) -> None:
         super()._check_new_adapter_config(config)
-        if config.intuition_transform == "centered" and config.centroids is None:
+        if isinstance(config, TRexConfig) and config.needs_statistics and config.centroids is None:
             raise ValueError(
-                "intuition_transform='centered' standardises scores by statistics that lie with the centroids; "
-                "call config.attach_centroids(Centroids.load(folder)) before get_peft_model"
+                f"intuition_transform={config.intuition_transform!r} with router={config.router!r} needs the scores' "
+                "statistics, which lie with the centroids; call config.attach_centroids(Centroids.load(folder)) before "
+                "get_peft_model"
             )
 
+    def _layers(self) -> list[RoutedLinear]:
+        return [module for module in self.model.modules() if isinstance(module, RoutedLinear)]
+
     @staticmethod
-    def _check_target_module_exists(peft_config: TRexConfig, key: str) -> Any:
+    def _check_target_module_exists(peft_config: RoutedConfig, key: str) -> Any:
         # PEFT resolves "all-linear" to full names, and for a full name it forgets layers_to_transform.
         layers = peft_config.layers_to_transform
         if layers is not None:
@@ -64,7 +97,7 @@ class TRexModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: TRexConfig,
+        peft_config: RoutedConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -72,22 +105,37 @@ class TRexModel(BaseTuner):
         current_key: str,
         **kwargs: Any,
     ) -> None:
-        if isinstance(target, TRexLinear):
-            target.update_layer(adapter_name, peft_config, inference_mode=peft_config.inference_mode)
-            return
-        if isinstance(target, BaseTunerLayer) or not isinstance(target, nn.Linear):
+        if not isinstance(target, RoutedLinear) and (
+            isinstance(target, BaseTunerLayer) or not isinstance(target, nn.Linear)
+        ):
             raise ValueError(
-                f"{current_key} is a {type(target).__name__}; T-REX adapts torch.nn.Linear and its quantised "
+                f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear and its quantised "
                 "kinds. Leave it out of target_modules, or name it in exclude_modules."
             )
-        layer = TRexLinear(target, self._side_input)
+        router = self._make_router(peft_config, adapter_name, current_key, target.in_features)
+        if isinstance(target, RoutedLinear):
+            target.update_layer(adapter_name, peft_config, router, inference_mode=peft_config.inference_mode)
+            return
+        layer = RoutedLinear(target, self._side_input)
         # set_adapter inside update_layer makes the layer's active adapters trainable; a second
         # adapter that is added later must not become active by being added.
         layer._active_adapter = self.active_adapters
-        layer.update_layer(adapter_name, peft_config, inference_mode=peft_config.inference_mode)
+        layer.update_layer(adapter_name, peft_config, router, inference_mode=peft_config.inference_mode)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _make_router(self, config: RoutedConfig, adapter_name: str, key: str, in_features: int) -> Router:
+        """A new router, which reads with that of an earlier linear of its group where the method says so."""
+        router = config.make_router(in_features)
+        if isinstance(config, TRexConfig) and config.router == "shared":
+            module, _, name = key.rpartition(".")
+            group = next((number for number, names in enumerate(_READ_THE_SAME) if name in names), None)
+            if group is not None:
+                owner = self._shared_routers.setdefault((adapter_name, module, group), router)
+                if owner is not router:
+                    router.share(owner)
+        return router
 
     def _enable_adapter_layers(self, enabled: bool = True) -> None:
         super()._enable_adapter_layers(enabled)
@@ -119,6 +167,9 @@ class TRexModel(BaseTuner):
         if segment_ids is not None:
             attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
             kwargs = isolated(kwargs, attention)
+        if model.training and torch.is_grad_enabled():
+            update_balances(self._side_input.take_loads())
+        self._side_input.losses = {}
         if not self._generating:
             self._side_input.current = self._scores(intuition, segment_ids)
         return args, kwargs
@@ -139,6 +190,14 @@ class TRexModel(BaseTuner):
             finally:
                 self._generating = False
 
+    def auxiliary_loss(self) -> Tensor | None:
+        """What the routers of the latest forward pass add to its loss, (1,), already weighted: their mean; or None.
+
+        SiRA has one. A training loop of one's own adds it to the loss; `launch/train.py` does.
+        """
+        losses = list(self._side_input.losses.values())
+        return torch.stack([loss.to(losses[0].device) for loss in losses]).mean(dim=0) if losses else None
+
     def unload(self) -> nn.Module:
         """Take the adapters out and return the base model."""
         self._intuition_hook.remove()
@@ -150,12 +209,15 @@ class TRexModel(BaseTuner):
         active = [name for name in self.active_adapters if name in self.peft_config] if self._adapters_enabled else []
         if not active:
             return None
+        routed = [name for name in active if self.peft_config[name].needs_intuition]
+        if not routed:
+            return Scores({}, None, expandable)
         if intuition is None:
             raise ValueError(NO_INTUITION)
         given = tuple(intuition.shape)
         intuition, token_rows = flat_segments(intuition, segment_ids)
         by_adapter = {}
-        for name in active:
+        for name in routed:
             config: TRexConfig = self.peft_config[name]
             if intuition.dim() != 2 or intuition.shape[1] != config.num_clusters:
                 raise ValueError(
@@ -200,4 +262,5 @@ class TRexModel(BaseTuner):
         raise NotImplementedError(CANNOT_MERGE)
 
 
-register_peft_method(name="trex", config_cls=TRexConfig, model_cls=TRexModel)
+for _config in (TRexConfig, MoLoraConfig, SiraConfig, SmoraConfig, HydraLoraConfig, FlyLoraConfig, MoraConfig):
+    register(_config, RoutedModel)

@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trex_ds.adapters.router import Router
+
 
 @dataclass(frozen=True)
 class Scores:
     """The scores of one forward pass: transformed per adapter, each (samples, num_clusters), float32.
+
+    An adapter whose method takes no scores has none.
 
     A sample is a row of the batch, or, in a packed pass, a segment of a row; then `token_rows`
     (batch, seq), int64, says which sample each token belongs to. `expandable` is set by `generate`,
@@ -24,13 +28,15 @@ class Scores:
     token_rows: Tensor | None = None
     expandable: bool = False
 
-    def rows(self, adapter_name: str, batch: int, seq: int) -> Tensor:
-        """The adapter's scores for a layer input (batch, seq, features): (samples, num_clusters).
+    def rows(self, adapter_name: str, batch: int, seq: int) -> Tensor | None:
+        """The adapter's scores for a layer input (batch, seq, features): (samples, num_clusters), if it takes any.
 
         Raises:
             ValueError: if they are those of an input of another shape.
         """
-        scores = self.by_adapter[adapter_name]
+        scores = self.by_adapter.get(adapter_name)
+        if scores is None:
+            return None
         if self.token_rows is not None:
             if self.token_rows.shape == (batch, seq):
                 return scores
@@ -111,11 +117,26 @@ class SideInput:
     """The one object that the model shares with its layers; holds the current pass's `Scores`.
 
     The value stays until the next forward pass replaces it, because activation checkpointing runs
-    layers again during backward. It is replaced, never changed: `using` can bring it back.
+    layers again during backward. It is replaced, never changed: `using` can bring it back. The other
+    way round, routers leave here what they say of the pass.
     """
 
     def __init__(self) -> None:
         self.current: Scores | None = None
+        self.losses: dict[Router, Tensor] = {}
+        self.loads: dict[Router, Tensor] = {}
+
+    def report(self, router: Router, loss: Tensor | None, load: Tensor | None) -> None:
+        """Keep what a router said of its last pass; when layers run again in backward they say the same again."""
+        if loss is not None:
+            self.losses[router] = loss
+        if load is not None and router.training:
+            self.loads[router] = load
+
+    def take_loads(self) -> dict[Router, Tensor]:
+        """The loads since they were last taken."""
+        taken, self.loads = self.loads, {}
+        return taken
 
     @contextmanager
     def using(self, scores: Scores | None) -> Iterator[None]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from trex_ds.adapters.sections import AdapterConfig, default_adapter
 from trex_ds.config import section
-from trex_ds.training.recipe import AdapterConfig, Recipe
+from trex_ds.training.recipe import Recipe
 
 EQUAL_LORA = "lora_equal"
 """Name of the method that is always added: LoRA with as many parameters as the reference, on the same linears."""
@@ -100,7 +101,7 @@ class CompareRecipe(Recipe):
     def _unused(self) -> list[str]:
         """Fields of a recipe that mean nothing in a comparison."""
         found = []
-        if self.adapter != AdapterConfig():
+        if self.adapter != default_adapter():
             found.append("adapter: has no effect, each of methods has its own; remove it")
         if self.seed != 0:
             found.append("seed: has no effect in a comparison; use seeds")

@@ -19,8 +19,8 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
     Args:
         rows: one for each training example.
-        scores: intuition scores of distinct texts, float32 (texts, N); may be memory-mapped.
-        score_rows: the row of `scores` that belongs to each of `rows`, (len(rows),).
+        scores: intuition scores of distinct texts, float32 (texts, N); may be memory-mapped; None: items have none.
+        score_rows: the row of `scores` that belongs to each of `rows`, (len(rows),); None where there are none.
         indices: positions in `rows`, repeated where an example is seen more than once; a repeated
             row takes no more memory.
 
@@ -28,8 +28,10 @@ class TrainingSet(Dataset[dict[str, Any]]):
         ValueError: if `rows` and `score_rows` are not equally many.
     """
 
-    def __init__(self, rows: Sequence[Encoded], scores: np.ndarray, score_rows: np.ndarray, indices: np.ndarray):
-        if len(score_rows) != len(rows):
+    def __init__(
+        self, rows: Sequence[Encoded], scores: np.ndarray | None, score_rows: np.ndarray | None, indices: np.ndarray
+    ):
+        if score_rows is not None and len(score_rows) != len(rows):
             raise ValueError(f"{len(score_rows)} rows of scores are named for {len(rows)} rows; name one for each")
         self._rows = rows
         self._scores = scores
@@ -42,8 +44,10 @@ class TrainingSet(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         index = int(self._indices[position])
         row = self._rows[index]
-        scores = np.array(self._scores[self._score_rows[index]])
-        return {"input_ids": row.input_ids, "labels": row.labels, "intuition": torch.from_numpy(scores)}
+        item = {"input_ids": row.input_ids, "labels": row.labels}
+        if self._scores is not None and self._score_rows is not None:
+            item["intuition"] = torch.from_numpy(np.array(self._scores[self._score_rows[index]]))
+        return item
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch of items with `input_ids`, `intuition` (N,) and, for training, `labels`.
+        """A batch of items with `input_ids`, for training `labels`, and where the method takes it `intuition` (N,).
 
         Returns:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 on padding), int64
@@ -63,8 +67,9 @@ class Collator:
         batch = {
             "input_ids": _pad(ids, self.pad_token_id),
             "attention_mask": _pad([[1] * len(row) for row in ids], 0),
-            "intuition": torch.stack([item["intuition"] for item in items]).float(),
         }
+        if "intuition" in items[0]:
+            batch["intuition"] = torch.stack([item["intuition"] for item in items]).float()
         if "labels" in items[0]:
             batch["labels"] = _pad([item["labels"] for item in items], IGNORED_LABEL)
         return batch
@@ -80,7 +85,7 @@ class PackedCollator:
     row costs the square of its length."""
 
     def __call__(self, rows: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, torch.Tensor]:
-        """A batch of rows, each of items with `input_ids`, `labels` and `intuition` (N,).
+        """A batch of rows, each of items with `input_ids`, `labels` and, where the method takes it, `intuition` (N,).
 
         Returns:
             int64 (batch, seq): `input_ids`; `labels`, -100 on padding and on the first token of each item,
@@ -101,8 +106,9 @@ class PackedCollator:
             "position_ids": (0, [torch.cat([torch.arange(n) for n in counts.tolist()]) for counts in lengths]),
             "segment_ids": (0, [torch.arange(len(counts)).repeat_interleave(counts) for counts in lengths]),
             "attention_mask": (0, [torch.ones_like(row) for row in labels]),
-            "intuition": (0, [torch.stack([item["intuition"] for item in row]).float() for row in rows]),
         }
+        if "intuition" in rows[0][0]:
+            columns["intuition"] = (0, [torch.stack([item["intuition"] for item in row]).float() for row in rows])
         return {
             name: pad_sequence(tensors, batch_first=True, padding_value=padding)
             for name, (padding, tensors) in columns.items()

@@ -13,8 +13,14 @@ from trex_ds.config import ConfigError
 from trex_ds.modeling import ModelConfig
 from trex_ds.tasks.harness_index import name_problem
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "centroids.safetensors", "recipe.yaml")
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def adapter_files(folder: Path) -> tuple[str, ...]:
+    """What the `adapter/` folder of a training run must hold; centroids where the adapter names some."""
+    config = folder / LORA_FILES[0]
+    plain = config.is_file() and json.loads(config.read_text()).get("centroids_fingerprint") is None
+    return (*LORA_FILES, *(() if plain else ("centroids.safetensors",)), "recipe.yaml")
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
             for name, value in beside.items()
             if value is not None
         ]
-        return found + _missing("--adapter", arguments.adapter, ADAPTER_FILES)
+        return found + _missing("--adapter", arguments.adapter, adapter_files(Path(arguments.adapter)))
     if arguments.model is None:
         beside_lora = " (--lora needs the --model that it was trained on)" if arguments.lora else ""
         return [f"--adapter or --model: one of them is needed{beside_lora}"]

@@ -92,7 +92,9 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
 
         answerer = Answerer.from_adapter(arguments.adapter)
         intuition = answerer.intuition
-        scores = EmbeddedScores(intuition.embedder, intuition.centroids, EMBEDDING_BATCH)
+        scores = None
+        if intuition is not None:
+            scores = EmbeddedScores(intuition.embedder, intuition.centroids, EMBEDDING_BATCH)
         return answerer.model.eval(), answerer.tokenizer, scores
     assert arguments.model is not None
     model = load_base_model(arguments.model)

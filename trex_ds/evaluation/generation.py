@@ -24,8 +24,8 @@ class Question:
     """How its generated answer is scored; None: lm-evaluation-harness asks and scores."""
     input_ids: list[int]
     """Of its prompt."""
-    intuition: Tensor
-    """Raw scores of its text (num_clusters,)."""
+    intuition: Tensor | None
+    """Raw scores of its text (num_clusters,); None for a method that takes none."""
 
 
 def answer_all(
@@ -78,7 +78,7 @@ def answer(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
-    intuition: Sequence[Tensor],
+    intuition: Sequence[Tensor | None],
     max_new_tokens: int,
     device: torch.device,
 ) -> list[str]:
@@ -88,13 +88,16 @@ def answer(
         model: an adapted model; with its adapters disabled it answers as the base model.
         tokenizer: the model's.
         prompts: token ids.
-        intuition: raw scores of each, (num_clusters,).
+        intuition: raw scores of each, (num_clusters,); None for a method that takes none.
         max_new_tokens: longest answer.
         device: where the model computes.
     """
     from transformers import GenerationConfig
 
-    items = [{"input_ids": ids, "intuition": scores} for ids, scores in zip(prompts, intuition, strict=True)]
+    items: list[dict[str, Any]] = [{"input_ids": ids} for ids in prompts]
+    for item, scores in zip(items, intuition, strict=True):
+        if scores is not None:
+            item["intuition"] = scores
     inputs = {name: tensor.to(device) for name, tensor in Collator(tokenizer.pad_token_id)(items).items()}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,

@@ -154,3 +154,10 @@ class Centroids:
             "seed": self.seed,
             "num_fitted": self.num_fitted,
         }
+
+
+def placeholder_centroids(num_clusters: int) -> Centroids:
+    """Centroids that were made of nothing, for a model of which only sizes or speed matter."""
+    identity = EmbedderIdentity("none", "", "0" * 16, "mean", "", num_clusters)
+    zeros, ones = torch.zeros(num_clusters), torch.ones(num_clusters)
+    return Centroids(torch.eye(num_clusters), zeros, ones, identity, "none", seed=0, num_fitted=1)

@@ -19,7 +19,7 @@ from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus, _init_external_params
 from torch import nn
 
-from trex_ds.adapters import TRexLinear
+from trex_ds.adapters import RoutedLinear
 from trex_ds.planning.step_profile import Event, StepProfile
 
 # The coordinator records the order of modules in the first pass. What it decides in the second, where it first looks
@@ -167,10 +167,9 @@ def _sharded(model: nn.Module, zero: DeepSpeedZeroConfig, ledger: _Ledger) -> It
     """Give the parameters what DeepSpeed's partitioning gives them, but for the data."""
     for module in model.modules():
         _init_external_params(module)
-        if isinstance(module, TRexLinear):  # as its forward does
-            for name in module.adapter_layer_names:
-                for parameter in getattr(module, name).values():
-                    module._external_params[id(parameter)] = parameter
+        if isinstance(module, RoutedLinear):  # as its forward does
+            for parameter in module.adapter_tensors():
+                module._external_params[id(parameter)] = parameter
     persistent = 0
     for number, parameter in enumerate(model.parameters()):
         size = parameter.numel()

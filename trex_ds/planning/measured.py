@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 
 from trex_ds.data import IGNORED_LABEL, PackedCollator
 from trex_ds.distributed import world_size
-from trex_ds.intuition import Centroids
-from trex_ds.intuition.embedder import EmbedderIdentity
+from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.planning.live_bytes import LiveBytes
 from trex_ds.training.job import build_model, training_arguments
 from trex_ds.training.launching import start_distributed
@@ -43,7 +42,8 @@ def measure(recipe: Recipe, answers: int) -> dict[str, int]:
     unset_hf_deepspeed_config()
     recipe.training.max_steps = _STEPS_BEFORE + 1
     arguments = training_arguments(recipe)
-    model = build_model(recipe, _centroids(recipe.adapter.num_clusters))
+    needs_intuition = recipe.adapter.needs_intuition
+    model = build_model(recipe, placeholder_centroids(recipe.adapter.num_clusters) if needs_intuition else None)
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
@@ -107,7 +107,8 @@ class _Noise(Dataset[Any]):
         length = recipe.data.max_length
         generator = torch.Generator().manual_seed(recipe.seed)
         self._ids = torch.randint(3, 64, (rows, length), generator=generator)
-        self._scores = torch.rand(rows, 2, recipe.adapter.num_clusters, generator=generator)
+        clusters = recipe.adapter.num_clusters if recipe.adapter.needs_intuition else 0
+        self._scores = torch.rand(rows, 2, clusters, generator=generator)
         self._labels = [IGNORED_LABEL] * (length - answers) + [1] * answers
 
     def __len__(self) -> int:
@@ -117,14 +118,9 @@ class _Noise(Dataset[Any]):
         ids, first = self._ids[index].tolist(), 2
         parts = slice(first), slice(first, None)
         return [
-            {"input_ids": ids[part], "labels": self._labels[part], "intuition": scores}
+            {"input_ids": ids[part], "labels": self._labels[part]} | ({"intuition": scores} if len(scores) else {})
             for part, scores in zip(parts, self._scores[index], strict=True)
         ]
-
-
-def _centroids(number: int) -> Centroids:
-    identity = EmbedderIdentity("none", "", "0" * 16, "mean", "", number)
-    return Centroids(torch.eye(number), torch.zeros(number), torch.ones(number), identity, "none", seed=0, num_fitted=1)
 
 
 def _held(engine: Any) -> dict[str, int]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import ConfigError
+from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
@@ -23,9 +25,8 @@ def meta_model(recipe: Recipe) -> Any:
 
     base = meta_base(recipe)
     adapter = recipe.adapter.build()
-    if adapter.intuition_transform == "centered":
-        # It takes centroids, which come from the tasks, and has the shapes of this one.
-        adapter.intuition_transform = "raw"
+    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
+        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
     with torch.device("meta"):
         model = get_peft_model(base, adapter, autocast_adapter_dtype=False)
     for parameter in model.parameters():

@@ -10,6 +10,7 @@ import torch
 from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
 from torch import Tensor, nn
 
+from trex_ds.adapters import RoutedConfig
 from trex_ds.config import ConfigError
 from trex_ds.planning.attention import FusedAttention
 from trex_ds.planning.live_bytes import LiveBytes
@@ -89,12 +90,15 @@ def _loss(model: Any, row_length: int, answers: int, mask: bool) -> Tensor:
     whole = torch.int64
     ids, positions, labels = (empty(1, row_length, dtype=whole) for _ in range(3))
     chosen = empty(answers, dtype=whole)
+    config = model.active_peft_config
+    routed = isinstance(config, RoutedConfig) and config.needs_intuition
+    side_input = {"intuition": empty(1, config.num_clusters)} if routed else {}
     outputs = model(
         input_ids=ids,
         position_ids=positions,
         # Rows of several examples have a mask of every token for every other.
         attention_mask=empty(1, 1, row_length, row_length, dtype=torch.bool) if mask else None,
-        intuition=empty(1, model.active_peft_config.num_clusters),
+        **side_input,
         logits_to_keep=chosen,
         use_cache=False,
     )

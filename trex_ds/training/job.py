@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapters import TRexConfig
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
@@ -21,7 +22,7 @@ from trex_ds.tracking import Tracker, git_commit, recipe_hash
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe
 from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
 from trex_ds.training.measuring import Measurements
-from trex_ds.training.memory import BASE
+from trex_ds.training.memory import BASE, trainable_parameters
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
@@ -89,7 +90,7 @@ def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
     """The resolved recipe as parameters, and the tags by which runs are found: docs/training.md has the list."""
     tracker.log_params(flatten(to_dict(recipe)))
     own = {
-        "method": getattr(recipe.adapter, "method", "trex"),
+        "method": recipe.adapter.method,
         "model": recipe.model.name,
         "seed": recipe.seed,
         "git_commit": git_commit(),
@@ -98,13 +99,20 @@ def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
     tracker.set_tags(own | dict(context.tags))
 
 
-def build_model(recipe: Recipe, centroids: Centroids) -> Any:
-    """The base model with a fresh adapter; the same parameters on every rank."""
+def build_model(recipe: Recipe, centroids: Centroids | None) -> Any:
+    """The base model with a fresh adapter; the same parameters on every rank.
+
+    Args:
+        recipe: names the model and the method.
+        centroids: travel with an adapter whose method needs intuition; None for the others.
+    """
     from peft import get_peft_model
 
     base = load_base_model(recipe.model)
     config = recipe.adapter.build()
-    config.attach_centroids(centroids)
+    if isinstance(config, TRexConfig) and config.needs_intuition:
+        assert centroids is not None
+        config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
     # DeepSpeed keeps a float32 master copy, so the adapter itself has the base's type.
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
@@ -122,7 +130,10 @@ def _train(
     model = build_model(recipe, prepared.centroids)
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
-    trainable = sum(share.parameters for role, share in roles.items() if role != BASE)
+    trainable = trainable_parameters(model)
+    if recipe.training.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
     tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
 
     measurements = Measurements(recipe, prepared, tracker, model, device, base)
@@ -213,4 +224,5 @@ def _median(intervals: list[dict[str, float]], name: str) -> float:
 
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
-    prepared.centroids.save(recipe.output_dir)
+    if prepared.centroids is not None:
+        prepared.centroids.save(recipe.output_dir)

@@ -83,7 +83,7 @@ class Measurements:
     def _measure(
         self, questions: Any, step: int, prefix: str, file: str, description: str, use_adapter: bool = True
     ) -> Evaluation:
-        config = self._recipe.evaluation
+        config, intuition = self._recipe.evaluation, self._prepared.intuition
         started = time.perf_counter()
         assert self.trainer is not None
         with whole_weights(self.trainer.model_wrapped) if config.gather_weights else nullcontext():
@@ -96,7 +96,7 @@ class Measurements:
                 f"accuracy, {description}",
                 use_adapter=use_adapter,
                 benchmarks=self._benchmarks,
-                context_scores=self._prepared.intuition.of,
+                context_scores=intuition.of if intuition is not None else None,
             )
         self._record(result, step, prefix, file)
         self.trainer.leave_out(time.perf_counter() - started)

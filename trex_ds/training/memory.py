@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from torch import nn
 
 from trex_ds.distributed import gather_objects, rank, world_size
@@ -19,12 +20,15 @@ from trex_ds.modeling import Linear4bit
 _ROLES = {
     "trex_A": "experts A",
     "trex_B": "experts B",
+    "omega": "gates",
+    "gamma": "gates",
+    "mapper": "mapper",
     "trex_router": "router",
-    "trex_omega": "gates",
-    "trex_gamma": "gates",
-    "trex_mapper": "mapper",
 }
 BASE = "base"
+_OTHER = "adapter"
+"""The parameters of PEFT's methods, and modules that are trained in full."""
+_PREFIXES = (*PEFT_TYPE_TO_PREFIX_MAPPING.values(), "modules_to_save", "prompt_encoder")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def held_by_this_rank(model: nn.Module, optimizer: Any = None) -> Held:
             packed = isinstance(module, Linear4bit) and own == "weight"
             logical = module.in_features * module.out_features if packed else _numel(parameter)
             share = Share(logical, _numel(parameter) * parameter.element_size(), _held_bytes(parameter))
-            role = _role(f"{name}.{own}")
+            role = role_of(f"{name}.{own}")
             before = roles.get(role, Share(0, 0, 0))
             roles[role] = Share(*(a + b for a, b in zip(asdict(before).values(), asdict(share).values(), strict=True)))
     states = [] if optimizer is None else [t for m, s in optimizer.state.items() for t in (m, *s.values())]
@@ -86,7 +90,7 @@ def check_sharded(model: nn.Module) -> None:
         RuntimeError: naming the first parameter that is more than this rank's part, and its size.
     """
     for name, parameter in model.named_parameters():
-        if _role(name) != BASE or getattr(parameter, "ds_persist", False):
+        if role_of(name) != BASE or getattr(parameter, "ds_persist", False):
             continue
         own_part = math.ceil(_numel(parameter) / world_size()) * parameter.element_size()
         if not hasattr(parameter, "ds_tensor") or _held_bytes(parameter) > own_part:
@@ -115,9 +119,17 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
+    """What a parameter of an adapted model is there for, by its name."""
     parts = name.split(".")
-    return next((role for part, role in _ROLES.items() if part in parts), BASE)
+    if any(part.startswith("trex_") for part in parts):
+        return next(role for part, role in _ROLES.items() if part in parts)
+    return _OTHER if any(part.startswith(_PREFIXES) for part in parts) else BASE
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers are trained, whole or sharded."""
+    return sum(_numel(parameter) for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _numel(parameter: nn.Parameter) -> int:

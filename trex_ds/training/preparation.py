@@ -68,7 +68,8 @@ class Prepared:
     """Training examples held out to measure with while training; empty unless the recipe asks for it."""
     left_out: TrainingSet
     """Training examples that are not trained on whatever the seed; empty unless the recipe asks for it."""
-    intuition: IntuitionResult
+    intuition: IntuitionResult | None
+    """None for a method that takes none."""
     mixture: dict[str, int]
     """Training rows of each task in an epoch."""
     benchmark_data: dict[str, Path]
@@ -77,9 +78,9 @@ class Prepared:
     stages: list[Stage] = field(default_factory=list)
 
     @property
-    def centroids(self) -> Centroids:
+    def centroids(self) -> Centroids | None:
         """Those of the intuition scores."""
-        return self.intuition.centroids
+        return self.intuition.centroids if self.intuition is not None else None
 
 
 def prepare(recipe: Recipe, device: torch.device) -> Prepared:
@@ -111,10 +112,13 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
         contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
-        intuition = _intuition(recipe, store, folders, contexts, device, stages)
+        intuition = None
+        if recipe.adapter.needs_intuition:
+            intuition = _intuition(recipe, store, folders, contexts, device, stages)
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
-    rows = (TrainRows(store), intuition.scores, intuition.rows(store.digests))
+    scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))
+    rows = (TrainRows(store), scores, score_rows)
     training_set = TrainingSet(*rows, indices)
     packing = None
     if recipe.data.packing:
@@ -265,8 +269,11 @@ def _contexts(example: Example) -> list[str]:
     return [example.text, *(example.record or {}).get("contexts", ())]
 
 
-def _question(recipe: Recipe, store: Store, intuition: IntuitionResult, example: Example, ids: list[int]) -> Question:
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, intuition.of([example.text])[0])
+def _question(
+    recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
+) -> Question:
+    scores = None if intuition is None else intuition.of([example.text])[0]
+    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores)
 
 
 def _intuition(

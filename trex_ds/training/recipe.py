@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal
 
-from peft import PeftConfig
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.sections import AdapterConfig, default_adapter
 from trex_ds.config import section
 from trex_ds.data import DataConfig
 from trex_ds.evaluation import EvaluationConfig
@@ -19,47 +17,8 @@ from trex_ds.modeling import ModelConfig
 from trex_ds.tasks import TaskConfig
 from trex_ds.tracking import TrackingConfig
 
-# Set by the job, not by a recipe.
-_NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
-
 # Keys of DeepSpeed's zero_optimization.
 _CHANGE_WEIGHTS = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "use_all_reduce_for_fetch_params")
-
-
-class _AdapterMethods:
-    def problems(self) -> list[str]:
-        try:
-            self.build()
-        except ValueError as error:
-            return [str(error).removeprefix("TRexConfig: ")]
-        return []
-
-    def build(self) -> TRexConfig:
-        """The PEFT configuration that this section describes."""
-        return TRexConfig(**dataclasses.asdict(self))  # type: ignore[call-overload]
-
-
-def _adapter_section() -> type:
-    """TRexConfig's own fields as a recipe section, so that they are written down once."""
-    hints = get_type_hints(TRexConfig)
-    specification: list[Any] = [
-        (field.name, Annotated[hints[field.name], Field(description=field.metadata["help"])], field.default)
-        for field in dataclasses.fields(TRexConfig)
-        if field.name not in _NOT_IN_RECIPES
-    ]
-    made = dataclasses.make_dataclass("AdapterConfig", specification, bases=(_AdapterMethods,))
-    made.__module__ = __name__
-    made.__doc__ = "The T-REX adapter; the same fields as trex_ds.TRexConfig."
-    return section(made)
-
-
-if TYPE_CHECKING:
-
-    class AdapterConfig(TRexConfig, _AdapterMethods):
-        """The T-REX adapter, as type checkers see it."""
-
-else:
-    AdapterConfig = _adapter_section()
 
 
 @section
@@ -139,8 +98,8 @@ class Recipe:
     """Seed of the adapter's initialisation, of the mixture and of the order of the data."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The frozen base model."""
-    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
-    """The T-REX adapter."""
+    adapter: AdapterConfig = Field(default_factory=default_adapter)
+    """How the base model is adapted: T-REX, or another `method`."""
     intuition: IntuitionConfig = Field(default_factory=IntuitionConfig)
     """The intuition pass."""
     data: DataConfig = Field(default_factory=DataConfig)
@@ -170,7 +129,7 @@ class Recipe:
                     f"training.deepspeed: {path} has zero_optimization.{changing[0]}, which changes weights as they "
                     "are gathered and would spoil those in 4 bits; remove it"
                 )
-        if self.intuition.centroids is not None:
+        if self.intuition.centroids is not None and self.adapter.needs_intuition:
             try:
                 centroids = Centroids.load(self.intuition.centroids)
             except (FileNotFoundError, ValueError) as error:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
+from trex_ds.adapters import RoutedModel
+from trex_ds.adapters.side_input import isolated
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.training.memory import reset_peak
@@ -52,10 +54,8 @@ class TRexTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep intuition in float32: the Trainer casts floating inputs to the model's type."""
-        intuition = inputs["intuition"].to(self.args.device)
-        prepared = super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"})
-        prepared["intuition"] = intuition
-        return prepared
+        intuition = {k: v.to(self.args.device) for k, v in inputs.items() if k == "intuition"}
+        return super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"}) | intuition
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -67,16 +67,22 @@ class TRexTrainer(Trainer):
         answers those of the prompts would be a good part of a small model's work and most of its memory.
         """
         labels, mask = inputs.pop("labels"), inputs.pop("attention_mask")
+        routed = isinstance(self.model.base_model, RoutedModel)
         if "segment_ids" not in inputs:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+        elif not routed:
+            del inputs["segment_ids"]
+            inputs = isolated(inputs, self.model.config._attn_implementation)
         # A label is predicted from the position before it.
         targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         predicts = targets != IGNORED_LABEL
-        outputs = model(**inputs, logits_to_keep=predicts, use_cache=False)
+        outputs = model(**{**inputs, "logits_to_keep": predicts, "use_cache": False})
         logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
         loss = torch.nn.functional.cross_entropy(logits, targets[predicts], reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
+        if routed and (auxiliary := self.model.base_model.auxiliary_loss()) is not None:
+            loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -1,0 +1,55 @@
+"""Load balancing without a loss: a bias that only chooses, moved against each rank's load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trex_ds.adapters.router import Router
+
+
+class BalancedRouter(Router):
+    """A router with a bias for each rank that is added where ranks are chosen, and nowhere else.
+
+    After each training pass a rank that more than the mean share of tokens chose gets a bias smaller by
+    `bias_update_rate`, one that fewer chose a larger one (arXiv 2408.15664).
+    """
+
+    bias: Tensor
+
+    def __init__(self, ranks: int, bias_update_rate: float):
+        super().__init__()
+        self.register_buffer("bias", torch.zeros(ranks))
+        self.bias_update_rate = bias_update_rate
+
+    def update_balance(self, load: Tensor) -> None:
+        """Move the bias against `load`, the share of tokens that chose each rank, (ranks,)."""
+        self.bias += self.bias_update_rate * torch.sign(load.mean() - load).to(self.bias)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Steps of 0.001 are lost on a bias of 0.3 in bfloat16, so the bias stays in float32.
+        super()._apply(fn, recurse)
+        if self.bias.is_floating_point() and self.bias.dtype != torch.float64:
+            self.bias = self.bias.float()
+        return self
+
+
+def update_balances(loads: Mapping[nn.Module, Tensor]) -> None:
+    """Update the routers by their loads, averaged over ranks: a collective where there are several.
+
+    Every rank calls it with the same routers in the same order, so their biases stay equal.
+    """
+    if not loads:
+        return
+    counts = [load.numel() for load in loads.values()]
+    joined = torch.cat([load.float() for load in loads.values()])
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(joined)
+        joined /= dist.get_world_size()
+    for router, load in zip(loads, joined.split(counts), strict=True):
+        assert isinstance(router, BalancedRouter)
+        router.update_balance(load)

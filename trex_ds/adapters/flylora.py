@@ -1,0 +1,79 @@
+"""FlyLoRA: a frozen sparse random A routes by itself; only B is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trex_ds.adapters.balance import BalancedRouter
+from trex_ds.adapters.peft_type import add_peft_type
+from trex_ds.adapters.router import Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.adapters.smora import SparseRankConfig
+
+add_peft_type("FLYLORA")
+
+
+@dataclass
+class FlyLoraConfig(SparseRankConfig):
+    """Configuration of FlyLoRA (arXiv 2510.08396, section 3).
+
+    Raises:
+        ValueError: naming every field whose value makes no adapter.
+    """
+
+    method: ClassVar[str] = "flylora"
+
+    density: float = field(default=0.25, metadata={"help": "share of a row of A that is not zero"})
+    bias_update_rate: float = field(
+        default=1e-3, metadata={"help": "how far a training pass moves the bias that balances the ranks' loads"}
+    )
+
+    def problems(self) -> list[str]:
+        """See `RoutedConfig.problems`."""
+        found = super().problems()
+        if not 0 < self.density <= 1:
+            found.append(f"density must lie in (0, 1], got {self.density!r}")
+        return found
+
+    def draw_in(self, in_features: int) -> Tensor:
+        """Rows of normal numbers at `density * in_features` random places, of unit expected length."""
+        ones = max(1, round(self.density * in_features))
+        places = torch.rand(self.r, in_features).topk(ones, dim=1).indices
+        return torch.zeros(self.r, in_features).scatter(1, places, torch.randn(self.r, ones) / ones**0.5)
+
+    def make_router(self, in_features: int) -> Router:
+        """See `RoutedConfig.make_router`."""
+        return FlyLoraRouter(self.r, self.top_k, self.scale, self.bias_update_rate)
+
+
+class FlyLoraRouter(BalancedRouter):
+    """Diagonal G: 1 at the k ranks for which |A x + bias| is largest, else 0; times the scale.
+
+    Args:
+        r: ranks in all.
+        top_k: ranks that a token uses.
+        scale: of the whole update.
+        bias_update_rate: step of the bias.
+    """
+
+    trains_in = False
+
+    def __init__(self, r: int, top_k: int, scale: float, bias_update_rate: float):
+        super().__init__(r, bias_update_rate)
+        self.top_k = top_k
+        self.scale = scale
+
+    def others(self) -> tuple[Tensor, ...]:
+        """The bias."""
+        return (self.bias,)
+
+    def mix(
+        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
+    ) -> Mixed:
+        """See `Router.mix`."""
+        a = at_least_float32(a)
+        chosen = top_k_mask((a + others[0]).abs(), self.top_k)
+        return Mixed(self.scale * chosen * a, load=chosen.flatten(0, -2).mean(dim=0))

@@ -1,0 +1,68 @@
+"""MoRA of "Little by Little": each rank tells from its own activation whether a token needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trex_ds.adapters.peft_type import add_peft_type
+from trex_ds.adapters.router import Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.adapters.smora import SparseRankConfig
+
+add_peft_type("MORA")
+
+_SMALLEST_NORM = 1e-6
+
+
+@dataclass
+class MoraConfig(SparseRankConfig):
+    """Configuration of MoRA's forward ("Little by Little", arXiv 2506.21035), without its pruning of old tasks' ranks.
+
+    Raises:
+        ValueError: naming every field whose value makes no adapter.
+    """
+
+    method: ClassVar[str] = "mora"
+
+    temperature: float = field(default=1.0, metadata={"help": "of the softmax over the normalised activations"})
+
+    def problems(self) -> list[str]:
+        """See `RoutedConfig.problems`."""
+        found = super().problems()
+        if self.temperature <= 0:
+            found.append(f"temperature must be positive, got {self.temperature!r}")
+        return found
+
+    def make_router(self, in_features: int) -> Router:
+        """See `RoutedConfig.make_router`."""
+        return MoraRouter(self.top_k, self.temperature, self.scale)
+
+
+class MoraRouter(Router):
+    """Diagonal G: softmax of A x / (|A x| * temperature) at its k largest, else 0; times r and the scale.
+
+    It has no parameters: the ranks route themselves. The factor r makes an even softmax LoRA's update.
+
+    Args:
+        top_k: ranks that a token uses.
+        temperature: of the softmax.
+        scale: of the whole update.
+    """
+
+    def __init__(self, top_k: int, temperature: float, scale: float):
+        super().__init__()
+        self.top_k = top_k
+        self.temperature = temperature
+        self.scale = scale
+
+    def mix(
+        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
+    ) -> Mixed:
+        """See `Router.mix`."""
+        a = at_least_float32(a)
+        normalised = a / a.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
+        weights = torch.softmax(normalised / self.temperature, dim=-1)
+        return Mixed(self.scale * a.shape[-1] * weights * top_k_mask(weights, self.top_k) * a)
