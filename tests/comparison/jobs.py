@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from tests.training.jobs import write_recipe
-from trex_ds.comparison import equal_lora
 
 SMALL = {"num_in_experts": 2, "num_out_experts": 3, "num_clusters": 6, "intuition_transform": "centered"}
 LARGE = SMALL | {"num_in_experts": 3, "num_out_experts": 4, "num_clusters": 12}
@@ -25,20 +24,12 @@ def write_comparison(folder: Path, **overrides: Any) -> Path:
     return file
 
 
-def use_small_control() -> None:
-    """A cheap stand-in for the LoRA."""
-    from trex_ds.training.recipe import AdapterConfig
-
-    equal_lora.lora_section = lambda **_: AdapterConfig(**SMALL | {"intuition_transform": "raw"})
-
-
 def run_comparison(file: Path, *options: str) -> dict[str, Any]:
     """Run it in this process; the content of comparison.json."""
     from trex_ds.comparison.compare import compare
     from trex_ds.comparison.config import CompareRecipe
     from trex_ds.config import read_recipe
 
-    use_small_control()
     recipe = read_recipe(CompareRecipe, ["--config", str(file), *options], "")
     compare(recipe)
     return json.loads((Path(recipe.output_dir) / "comparison.json").read_text())
