@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tests.comparison.jobs import LARGE, SMALL, run_comparison, write_comparison
+from tests.comparison.jobs import SMALL, run_comparison, write_comparison
 from tests.ranks import run_ranks, run_to_the_end
 from tests.training.jobs import losses
 from trex_ds.config import ConfigError
@@ -59,8 +59,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def together(folder) -> tuple[dict[str, Any], dict[str, Any], list[str], int]:
-    """Two ranks; of three methods one fails in every run."""
-    file = write_comparison(folder, methods={"small": SMALL, "large": LARGE, "bad": BAD}, reference="small")
+    """Two ranks; of two methods one fails in every run."""
+    file = write_comparison(folder, methods={"small": SMALL, "bad": BAD}, reference="small")
     first, second = run_ranks(2, folder, thrice, file)
     assert first == second
     return first
@@ -74,7 +74,6 @@ def test_one_failing_method_does_not_lose_the_others(together, folder):
     found = runs(together[0])
     assert {name: [run["status"] for run in own.values()] for name, own in found.items()} == {
         "small": ["finished"] * 2,
-        "large": ["finished"] * 2,
         "bad": ["failed"] * 2,
         "lora_equal": ["finished"] * 2,
     }
@@ -98,7 +97,7 @@ def test_all_methods_train_on_the_same_tokens_in_the_same_order(together):
 def test_methods_and_seeds_differ_in_what_they_learn(together, folder):
     curves = [
         tuple(losses(folder / "comparison" / method / f"seed_{seed}").values())
-        for method in ("small", "large", "lora_equal")
+        for method in ("small", "lora_equal")
         for seed in (0, 1)
     ]
     assert len(set(curves)) == len(curves)
@@ -106,7 +105,7 @@ def test_methods_and_seeds_differ_in_what_they_learn(together, folder):
 
 def test_base_model_is_asked_once(together, folder):
     files = [*(folder / "comparison").glob("*/seed_*/evaluation_base.json")]
-    assert len(files) == 8
+    assert len(files) == 6
     assert len({file.read_text() for file in files}) == 1
 
 
@@ -117,14 +116,14 @@ def test_finished_runs_are_not_made_again(together, folder):
             assert runs(again)[method][seed] == run
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("trex_ds")
-    assert len(client.search_runs([experiment.experiment_id])) == 1 + 8
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 6
 
 
 def test_another_recipe_in_the_same_folder_is_refused_with_what_differs(together):
     changed, _ = together[2]
     assert "training.weight_decay (0.0, now 0.1)" in changed
     assert "choose another output_dir" in changed
-    assert changed.startswith("6 problems found")
+    assert changed.startswith("4 problems found")
 
 
 def test_a_method_that_does_not_fit_the_model_is_refused_before_anything_runs(together):
@@ -143,7 +142,7 @@ def test_every_run_is_a_child_of_the_comparison_in_mlflow(together, folder):
     assert together[0]["mlflow_run"] == parent.info.run_id
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert sorted((run.data.tags["method"], run.data.tags["seed"]) for run in children) == [
-        (method, seed) for method in ("bad", "large", "lora_equal", "small") for seed in ("0", "1")
+        (method, seed) for method in ("bad", "lora_equal", "small") for seed in ("0", "1")
     ]
     one = next(run for run in children if run.data.tags["method"] == "small")
     assert one.data.tags["stage"] == "final"
@@ -167,16 +166,13 @@ def test_report_has_every_method_pair_and_note(together, folder):
     for line in (
         "| small | 0.01 |",
         "| base model |",
-        "| large | lora_equal | 2 |",
+        "| small | lora_equal | 2 |",
         "learning rate 0.01, and the scale",
     ):
         assert line in text
     assert (folder / "comparison" / "pareto.png").read_bytes()[1:4] == b"PNG"
     content = together[0]
-    assert {(pair["method"], pair["baseline"]) for pair in content["pairs"]} == {
-        ("small", "lora_equal"),
-        ("large", "lora_equal"),
-    }
+    assert [(pair["method"], pair["baseline"]) for pair in content["pairs"]] == [("small", "lora_equal")]
     assert content["environment"]["ranks"] == 2
 
 

@@ -206,3 +206,37 @@ def test_a_metric_that_is_not_a_number_is_refused(store, tmp_path):
         pytest.raises(ValueError, match="metric 'loss' must be a number, got 'low'"),
     ):
         tracker.log_metrics({"loss": "low"}, 1)
+
+
+def test_a_run_lies_below_its_parent_and_goes_on_where_it_was_left(store, tmp_path):
+    with Tracker(TrackingConfig(uri=store, run_name="all"), tmp_path / "all") as parent:
+        with Tracker(TrackingConfig(uri=store), tmp_path / "one", parent=parent) as child:
+            child.log_metrics({"loss": 1.0}, 1)
+        parent.log_metrics({"done": 1.0}, 1)
+    run = client_of(store).get_run(child.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    with Tracker(TrackingConfig(uri=store), tmp_path / "all", run_id=parent.run_id) as again:
+        again.log_metrics({"done": 2.0}, 2)
+    assert again.run_id == parent.run_id
+    found = client_of(store).get_run(parent.run_id)
+    assert (found.info.run_name, found.info.status, found.data.metrics["done"]) == ("all", "FINISHED", 2.0)
+
+
+def test_a_run_that_the_store_does_not_have_is_begun_anew(store, tmp_path, caplog):
+    with Tracker(TrackingConfig(uri=store), tmp_path, run_id="0" * 32) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 1)
+    assert caplog.text == ""
+    assert tracker.run_id != "0" * 32
+    assert client_of(store).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
+
+
+def test_a_parent_that_failed_leaves_its_child_alone(store, closed_port, tmp_path):
+    unreachable = TrackingConfig(uri=f"http://127.0.0.1:{closed_port}", timeout=1.0)
+    with (
+        Tracker(unreachable, tmp_path / "all") as parent,
+        Tracker(TrackingConfig(uri=store), tmp_path / "one", parent=parent) as child,
+    ):
+        child.log_metrics({"loss": 1.0}, 1)
+    run = client_of(store).get_run(child.run_id)
+    assert run.data.metrics == {"loss": 1.0}
+    assert "mlflow.parentRunId" not in run.data.tags

@@ -323,3 +323,18 @@ def test_an_embedder_that_cannot_be_opened_is_named(tmp_path):
     file = write_recipe(tmp_path)
     with pytest.raises(ConfigError, match=r"intuition: embedder '/nowhere/embedder' cannot be loaded"):
         prepare_file(file, "--intuition.embedder", "/nowhere/embedder")
+
+
+def test_what_is_left_out_is_the_same_for_all_seeds_and_no_run_trains_on_it(tmp_path, embedders):
+    file = write_recipe(tmp_path, data__left_out=3)
+    found = set()
+    for seed in "012":
+        prepared = prepare_file(file, "--seed", seed)
+        left_out = [tuple(prepared.left_out[i]["input_ids"]) for i in range(len(prepared.left_out))]
+        assert len(left_out) == 2  # a tenth of each task's
+        trained = {tuple(item["input_ids"]) for item in training_items(prepared)}
+        assert not trained & set(left_out)
+        found.add(tuple(left_out))
+    assert len(found) == 1
+    with pytest.raises(ConfigError, match=r"data\.left_out: there is nothing to leave out"):
+        prepare_file(file, "--tasks.0.train_examples", "9")

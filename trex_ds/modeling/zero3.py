@@ -42,14 +42,23 @@ def whole_weights(engine: Any) -> Iterator[None]:
 
 
 def forget_models() -> None:
-    """Free the models that a training under ZeRO-3 has left behind; none may be in use any more.
+    """Free the models that trainings have left behind; none may be in use any more.
 
-    DeepSpeed keeps the stack of modules whose forward passes are going on for the whole process, and puts the whole
-    model of each engine at its bottom, where it stays. A pass that raised leaves its modules there, too.
+    DeepSpeed 0.19 keeps them for the whole process: by hooks on gradients, which Python's collector does not see
+    through, and under ZeRO-3 at the bottom of its stack of modules whose forward passes are going on and as arguments
+    in the cache of a method.
     """
+    from deepspeed import DeepSpeedEngine
     from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
+    # After a failure nobody has a name for the engine.
+    for engine in [thing for thing in gc.get_objects() if issubclass(type(thing), DeepSpeedEngine)]:
+        engine.destroy()
     parameter_offload.FWD_MODULE_STACK.clear()
+    cached = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    for cell in cached.__closure__:  # of a wrapper that has no other way to what it wraps
+        getattr(cell.cell_contents, "cache_clear", lambda: None)()
     gc.collect()  # engines, optimizers and hooks refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
