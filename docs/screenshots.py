@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--store", required=True, help="as sqlite:///mlflow.db")
     parser.add_argument("--experiment", required=True, help="its name")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the servers end, too
     driver, chromium, mlflow = needed("chromedriver"), needed("chromium"), str(Path(sys.executable).with_name("mlflow"))
     file = sqlite_file(options.store)
     if file is None or not file.is_file():
