@@ -34,9 +34,9 @@ WIDTH = 1600
 SECONDS = 300  # for anything to appear, on a busy machine
 COLUMNS = {  # of docs/tracking.md, with widths
     "params.`training.learning_rate`": 165,
-    "params.`trainable_parameters`": 160,
+    "metrics.`system/trainable_parameters`": 160,
     "metrics.`eval/mean/accuracy`": 160,
-    "metrics.`train/step_seconds`": 150,
+    "metrics.`system/median_step_seconds`": 150,
     "metrics.`system/training/peak_bytes`": 205,
 }
 TAGS = {"tags.`method`": 120, "tags.`stage`": 80}
@@ -160,7 +160,11 @@ def charts(tasks: list[str]) -> dict[str, Any]:
     """Two sections: accuracies, and what training was like."""
     metrics = {
         "accuracy": [("BAR", f"eval/{task}/accuracy") for task in ("mean", *tasks)],
-        "training": [("LINE", "train/loss"), ("BAR", "train/step_seconds"), ("BAR", "system/training/peak_bytes")],
+        "training": [
+            ("LINE", "train/loss"),
+            ("BAR", "system/median_step_seconds"),
+            ("BAR", "system/training/peak_bytes"),
+        ],
     }
     return {
         "compareRunSections": [

@@ -79,7 +79,7 @@ class Answerer:
         """
         if self.tasks is not None and task not in self.tasks:
             raise ValueError(f"the adapter answers by task: give one of {', '.join(self.tasks)}; got {task!r}")
-        numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)  # type: ignore[arg-type]
+        numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)
         ids = [encode_prompt(self.tokenizer, Example(prompt, "", ""), self.system_prompt) for prompt in prompts]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
         return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device, numbers)

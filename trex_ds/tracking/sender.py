@@ -187,7 +187,8 @@ class Sender:
     def _created(self, client: MlflowClient) -> str:
         parent = None if self._parent is None else self._parent.wait_for_run()
         tags = {"mlflow.parentRunId": parent} if parent else {}
-        return client.create_run(self.experiment_id, run_name=self._config.run_name, tags=tags).info.run_id
+        name = self._config.run_name or self._local_file.parent.name
+        return client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
 
     def _send(self, client: MlflowClient, batch: _Waiting) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -131,7 +131,8 @@ def _train(
     roles = memory.take("after loading", model, 0).roles
     base_parameters = roles[BASE].parameters
     trainable = trainable_parameters(model)
-    tracker.log_params({"trainable_parameters": trainable, "base_parameters": base_parameters})
+    sizes = {"trainable_parameters": trainable, "base_parameters": base_parameters}
+    tracker.log_metrics({f"system/{name}": value for name, value in sizes.items()}, 0)
 
     measurements = Measurements(recipe, prepared, tracker, model, device, base)
     intervals: list[dict[str, float]] = []
@@ -147,7 +148,8 @@ def _train(
     last_step = trainer.state.global_step
     peak = memory.training_peak(last_step)
     seen = trainer.seen()
-    tracker.log_metrics({"train/tokens_seen": seen.tokens}, last_step)
+    step_seconds = _median(intervals, "train/step_seconds")
+    tracker.log_metrics({"train/tokens_seen": seen.tokens, "system/median_step_seconds": step_seconds}, last_step)
     adapted = measurements.final(last_step)
 
     adapter = output / ADAPTER_FOLDER
@@ -160,7 +162,7 @@ def _train(
         trainable_parameters=trainable,
         base_parameters=base_parameters,
         tokens_per_second=_median(intervals, "train/tokens_per_second"),
-        step_seconds=_median(intervals, "train/step_seconds"),
+        step_seconds=step_seconds,
         peak_bytes=peak,
         seen=seen,
         steps=last_step,
