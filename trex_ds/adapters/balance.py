@@ -15,8 +15,8 @@ from trex_ds.adapters.router import Router
 class BalancedRouter(Router):
     """A router with a bias for each rank that is added where ranks are chosen, and nowhere else.
 
-    After each training pass a rank that more than the mean share of tokens chose gets a bias smaller by
-    `bias_update_rate`, one that fewer chose a larger one (arXiv 2408.15664).
+    `RoutedModel.update_balance` gives a rank that more than the mean share of tokens chose in the latest training
+    pass a bias smaller by `bias_update_rate`, one that fewer chose a larger one (arXiv 2408.15664).
     """
 
     bias: Tensor
@@ -28,13 +28,15 @@ class BalancedRouter(Router):
 
     def update_balance(self, load: Tensor) -> None:
         """Move the bias against `load`, the share of tokens that chose each rank, (ranks,)."""
-        self.bias += self.bias_update_rate * torch.sign(load.mean() - load).to(self.bias)
+        # A new tensor: a pass that waits for its backward keeps the one that it saw.
+        self.bias = self.bias + self.bias_update_rate * torch.sign(load.mean() - load).to(self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Steps of 0.001 are lost on a bias of 0.3 in bfloat16, so the bias stays in float32.
+        before = self.bias
         super()._apply(fn, recurse)
-        if self.bias.is_floating_point() and self.bias.dtype != torch.float64:
-            self.bias = self.bias.float()
+        if self.bias.dtype in (torch.bfloat16, torch.float16):
+            self.bias = self.bias.float() if before.is_meta else before.float().to(self.bias.device)
         return self
 
 
@@ -46,7 +48,8 @@ def update_balances(loads: Mapping[nn.Module, Tensor]) -> None:
     if not loads:
         return
     counts = [load.numel() for load in loads.values()]
-    joined = torch.cat([load.float() for load in loads.values()])
+    first = next(iter(loads.values()))
+    joined = torch.cat([load.float().to(first.device) for load in loads.values()])
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(joined)
         joined /= dist.get_world_size()

@@ -91,6 +91,10 @@ class TRexConfig(RoutedConfig):
                 )
             if self.router == "factorized":
                 found.append("router: 'factorized' makes a product over pairs, which pairs: 'diagonal' has not")
+        if self.router == "none" and self.intuition_scale == 0:
+            found.append("intuition_scale: 0 leaves nothing that routes with router: 'none'; choose another")
+        if not self.needs_intuition and self.token_scale == 0:
+            found.append("token_scale: 0 leaves nothing that routes with intuition_transform: 'none'; choose another")
         if self.router == "none" and not self.needs_intuition:
             found.append("router: 'none' and intuition_transform: 'none' leave nothing that routes; keep one of them")
         if self.intuition_transform in ("raw", "centered") and self.num_clusters != self.num_pairs:

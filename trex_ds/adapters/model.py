@@ -57,16 +57,26 @@ class RoutedModel(BaseTuner):
             self._side_input = SideInput()
             self._adapters_enabled = True
             self._generating = False
-            # The router whose W_r the linears of a group share: by adapter, module and group.
-            self._shared_routers: dict[tuple[str, str, int], Any] = {}
+            # While an adapter is injected: the router whose W_r a group shares, by module, group and in_features.
+            self._shared_routers: dict[tuple[str, int, int], Any] = {}
             self._intuition_hook = model.register_forward_pre_hook(self._take_intuition, with_kwargs=True)
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         if getattr(model, "is_activation_checkpointing", False):
             self.gradient_checkpointing_enable()
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """PEFT's, for the first adapter and for those that are added.
+
+        Raises:
+            ValueError: for a shared router, if no adapted linears are known to read the same input.
+        """
+        self._shared_routers.clear()  # those of an earlier adapter, which may be gone, are none of this one's
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config = self.peft_config[adapter_name]
         if isinstance(config, TRexConfig) and config.router == "shared":
-            owners = [r for layer in self._layers() for r in layer.trex_router.values() if r.is_shared]
-            if not owners:
+            routers = [layer.trex_router[adapter_name] for layer in self._layers() if adapter_name in layer.trex_router]
+            if not any(router.is_shared for router in routers):
                 known = "; ".join(", ".join(names) for names in _READ_THE_SAME)
                 raise ValueError(
                     "router='shared' has nothing to share in this model: none of the adapted linears are known to read "
@@ -132,7 +142,7 @@ class RoutedModel(BaseTuner):
             module, _, name = key.rpartition(".")
             group = next((number for number, names in enumerate(_READ_THE_SAME) if name in names), None)
             if group is not None:
-                owner = self._shared_routers.setdefault((adapter_name, module, group), router)
+                owner = self._shared_routers.setdefault((module, group, in_features), router)
                 if owner is not router:
                     router.share(owner)
         return router
@@ -167,8 +177,6 @@ class RoutedModel(BaseTuner):
         if segment_ids is not None:
             attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
             kwargs = isolated(kwargs, attention)
-        if model.training and torch.is_grad_enabled():
-            update_balances(self._side_input.take_loads())
         self._side_input.losses = {}
         if not self._generating:
             self._side_input.current = self._scores(intuition, segment_ids)
@@ -193,10 +201,18 @@ class RoutedModel(BaseTuner):
     def auxiliary_loss(self) -> Tensor | None:
         """What the routers of the latest forward pass add to its loss, (1,), already weighted: their mean; or None.
 
-        SiRA has one. A training loop of one's own adds it to the loss; `launch/train.py` does.
+        SiRA has one. A training loop of one's own adds it to the loss, once; `launch/train.py` does.
         """
-        losses = list(self._side_input.losses.values())
+        losses, self._side_input.losses = list(self._side_input.losses.values()), {}
         return torch.stack([loss.to(losses[0].device) for loss in losses]).mean(dim=0) if losses else None
+
+    def update_balance(self) -> None:
+        """Move the biases that balance the ranks' loads, of SMoRA and FlyLoRA, by those of the latest training pass.
+
+        For a training loop of one's own, after each backward; `launch/train.py` calls it. A collective where there
+        are several ranks.
+        """
+        update_balances(self._side_input.take_loads())
 
     def unload(self) -> nn.Module:
         """Take the adapters out and return the base model."""
@@ -251,7 +267,7 @@ class RoutedModel(BaseTuner):
 
     def _recompute_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         # Called in the forward pass, once a checkpointed block: what is current now is its own.
-        return nullcontext(), self._side_input.using(self._side_input.current)
+        return nullcontext(), self._side_input.again(self._side_input.current)
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: see `merge_and_unload`."""

@@ -22,6 +22,8 @@ from trex_ds.config import section
 
 # Set by the job, not by a recipe.
 _NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
+# Fields of PEFT's configurations whose values PEFT itself checks only when the model has been loaded.
+_SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "n_skills", "n_splits")
 
 
 class AdapterSection:
@@ -36,6 +38,8 @@ class AdapterSection:
 
     def problems(self) -> list[str]:
         """What the configuration has to say against the section's values."""
+        if not issubclass(self.config_cls, RoutedConfig) and (found := self._no_sizes()):
+            return found
         try:
             config = self.build()
         except (ValueError, TypeError) as error:
@@ -43,6 +47,10 @@ class AdapterSection:
         if isinstance(config, AdaLoraConfig) and not 0 < config.target_r < config.init_r:
             return [f"target_r must lie between 0 and init_r = {config.init_r}, got {config.target_r!r}"]
         return []
+
+    def _no_sizes(self) -> list[str]:
+        values = {name: getattr(self, name, 1) for name in _SIZES}
+        return [f"{n}: must be a whole number of at least 1, got {value!r}" for n, value in values.items() if value < 1]
 
     def build(self) -> PeftConfig:
         """The PEFT configuration that this section describes."""
@@ -133,7 +141,9 @@ SECTIONS: dict[str, type] = {
 
 
 def _method_of(value: Any) -> Any:
-    return value.get("method", "trex") if isinstance(value, dict) else getattr(value, "method", "trex")
+    if isinstance(value, dict):
+        return str(value.get("method", "trex"))  # as text, so that null or a list is refused by its name
+    return getattr(value, "method", "trex")
 
 
 AdapterConfig: Any = Annotated[

@@ -125,12 +125,16 @@ class SideInput:
         self.current: Scores | None = None
         self.losses: dict[Router, Tensor] = {}
         self.loads: dict[Router, Tensor] = {}
+        self._runs_again = False
 
     def report(self, router: Router, loss: Tensor | None, load: Tensor | None) -> None:
-        """Keep what a router said of its last pass; when layers run again in backward they say the same again."""
+        """Keep what a router says of a training pass."""
+        # What a layer says when it runs again in backward would keep all of the block's activations alive.
+        if self._runs_again or not (router.training and torch.is_grad_enabled()):
+            return
         if loss is not None:
             self.losses[router] = loss
-        if load is not None and router.training:
+        if load is not None:
             self.loads[router] = load
 
     def take_loads(self) -> dict[Router, Tensor]:
@@ -146,3 +150,13 @@ class SideInput:
             yield
         finally:
             self.current = previous
+
+    @contextmanager
+    def again(self, scores: Scores | None) -> Iterator[None]:
+        """`using`, for layers that run again in backward."""
+        with self.using(scores):
+            self._runs_again = True
+            try:
+                yield
+            finally:
+                self._runs_again = False

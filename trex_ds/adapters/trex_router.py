@@ -44,8 +44,8 @@ class TRexRouter(Router):
         num_out: J, columns of B.
         pairs: "full" mixes all I*J pairs, "diagonal" only (i, i), I = J.
         token: where the logits come from: "token" W_r x of (pairs, n); "factorized" the product of a softmax over I
-            and one over J, (I + J, n); "bottleneck" W_r A x, (pairs, I); "low_rank" V U x of rank `rank`;
-            "shared" another linear's W_r, set with `share`; "none" no token routing.
+            and one over J, (I + J, n); "bottleneck" W_a A x, (pairs, I), after dropout; "low_rank" V U x of rank
+            `rank`; "shared" another linear's W_r, set with `share`; "none" no token routing.
         rank: q of "low_rank".
         num_clusters: N; 0: no intuition.
         mapped: whether p(c) is a learned (pairs, N) map of the scores, or the scores themselves.

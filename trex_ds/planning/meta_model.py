@@ -13,6 +13,7 @@ from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
+from trex_ds.training.memory import BASE, role_of
 from trex_ds.training.recipe import Recipe
 
 
@@ -47,7 +48,7 @@ def meta_model(recipe: Recipe) -> Any:
         adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
     with torch.device("meta"):
         model = adapt(base, adapter, [task.source for task in recipe.tasks])
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # PEFT gives adapters their base's type, but for those on the meta device
+    for name, parameter in model.named_parameters():
+        if role_of(name) != BASE:  # PEFT gives adapters their base's type, but for those on the meta device
             parameter.data = parameter.data.to(recipe.model.torch_dtype)
     return model.train()

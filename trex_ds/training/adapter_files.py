@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from safetensors import safe_open
 
@@ -17,6 +18,7 @@ from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
 from trex_ds.files import atomic_path
+from trex_ds.training.memory import BASE, role_of
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -49,14 +51,19 @@ def load_adapter(model: Any, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    sharded = any(hasattr(parameter, "ds_id") for parameter in trained)
-    with deepspeed.zero.GatheredParameters(trained, modifier_rank=0, enabled=sharded):
+    # Not only what is trained: FlyLoRA's A is frozen, and is in the file all the same.
+    own = [parameter for name, parameter in model.named_parameters() if role_of(name) != BASE]
+    sharded = any(hasattr(parameter, "ds_id") for parameter in own)
+    with deepspeed.zero.GatheredParameters(own, modifier_rank=0, enabled=sharded):
         # Read by rank 0 alone: other nodes need not see the folder.
         if not sharded:
             set_peft_model_state_dict(model, on_rank_zero(lambda: load_file(folder / _WEIGHTS)))
         elif rank() == 0:
             set_peft_model_state_dict(model, load_file(folder / _WEIGHTS))
+    if sharded:  # parameters have been sent out now, but buffers, such as a bias that balances loads, have not
+        for name, buffer in model.named_buffers():
+            if role_of(name) != BASE:
+                torch.distributed.broadcast(buffer, 0)
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

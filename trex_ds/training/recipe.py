@@ -132,7 +132,7 @@ class Recipe:
                     "are gathered and would spoil those in 4 bits; remove it"
                 )
         found += combination_problems(self, config)
-        if self.intuition.centroids is not None and self.adapter.needs_intuition:
+        if self.intuition.centroids is not None and not self.adapter.problems() and self.adapter.needs_intuition:
             try:
                 centroids = Centroids.load(self.intuition.centroids)
             except (FileNotFoundError, ValueError) as error:

@@ -111,7 +111,10 @@ class TRexTrainer(Trainer):
         ids = inputs["input_ids"].flatten()
         order = (ids * torch.arange(1, len(ids) + 1, device=ids.device)).sum()
         self._checksum = self._checksum * _CHECKSUM_FACTOR + order.to(self._checksum.device)  # wraps around
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if isinstance(self.model.base_model, RoutedModel):
+            self.model.base_model.update_balance()
+        return loss
 
     def reset_token_clock(self) -> None:
         """Start a new interval of tokens per second, leaving out what happened since the last one."""
