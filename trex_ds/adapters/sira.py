@@ -61,8 +61,9 @@ class SiraRouter(SoftmaxExperts):
     """Diagonal G: the softmax over experts where a token chose the expert and the expert had room, else 0.
 
     Room is counted over the tokens of the whole batch in their order, padding among them, so rows should be
-    packed; and in training only: answers must not depend on what else is in a batch. The balance loss is that of switch transformers (arXiv 2101.03961,
-    section 2.2): E times the sum over experts of the share of choices times the mean of the softmax.
+    packed; and in training only: answers must not depend on what else is in a batch. The balance loss is that
+    of switch transformers (arXiv 2101.03961, section 2.2): E times the sum over experts of the share of choices
+    times the mean of the softmax.
 
     Args:
         in_features: n, size of the linear's input.
