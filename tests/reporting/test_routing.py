@@ -36,7 +36,7 @@ def test_g_gives_what_the_router_gives(router):
     a = inputs[0] @ layer.trex_A["default"].t()
     logits = a[..., :0] if own.rows() is None else inputs[0] @ own.rows().t()
     with torch.no_grad():
-        z = own.mix(a, logits, own.others(), scores.unsqueeze(0), None).z
+        z = own.mix(a, logits, own.others(), scores.unsqueeze(0), None).z / torch.sigmoid(100 * own.gamma)
     np.testing.assert_allclose(G.reshape(2, 3).T @ a.detach().numpy().ravel(), z.numpy().ravel(), rtol=1e-4, atol=1e-5)
     if router == "none":
         assert shares is None
@@ -48,5 +48,5 @@ def test_diagonal_pairs_have_no_others():
     torch.manual_seed(1)
     config = TRexConfig(num_in_experts=4, num_out_experts=4, num_clusters=4, pairs="diagonal")
     (G, shares), *_ = _routing(get_peft_model(tiny_llama(), config), [3, 4, 5], torch.rand(4))
-    assert np.count_nonzero(G.reshape(4, 4) - np.diag(np.diag(G.reshape(4, 4)))) == 0
+    assert G.shape == (4,)
     assert shares == pytest.approx(np.full(4, 0.25))

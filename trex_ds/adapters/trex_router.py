@@ -122,32 +122,46 @@ class TRexRouter(Router):
         token_rows: Tensor | None,
     ) -> Mixed:
         """See `Router.mix`."""
-        named = dict(zip(self._names, others, strict=True))
+        G = self.weights(a, logits, others, scores, token_rows)
         a = at_least_float32(a)
-        k, scales = self.scales.gate_sharpness, self.scales
+        # Multiply and sum: I is tiny, and a batched (1, I) @ (I, J) product is slower than this.
+        mixed = G * a if self.diagonal else (G.unflatten(-1, (self.num_in, -1)) * a.unsqueeze(-1)).sum(dim=-2)
+        gamma = self._named(others)["gamma"].to(a.dtype)
+        return Mixed(torch.sigmoid(self.scales.gate_sharpness * gamma) * mixed)
+
+    def weights(
+        self,
+        a: Tensor,
+        logits: Tensor,
+        others: tuple[Tensor, ...],
+        scores: Tensor | None,
+        token_rows: Tensor | None,
+    ) -> Tensor:
+        """G without the gate sigmoid(k * gamma), which all pairs share: (batch, seq or 1, pairs).
+
+        The arguments are those of `mix`; pair (i, j) is entry i * J + j.
+        """
+        named, scales = self._named(others), self.scales
         terms: list[Tensor] = []
-        token = self._token_routing(a, at_least_float32(logits), named)
+        token = self.token_shares(a, logits, others)
         if token is not None:
             terms.append(scales.token_scale * token)
         if self.has_intuition:
             assert scores is not None
-            p = scores.to(a.dtype)
+            p = scores.to(torch.promote_types(a.dtype, torch.float32))
             if "mapper" in named:
-                p = p @ named["mapper"].to(a.dtype).t()
+                p = p @ named["mapper"].to(p.dtype).t()
             terms.append(scales.intuition_scale * of_each_token(p, token_rows))
-        if len(terms) == 2:
-            w = torch.sigmoid(k * named["omega"].to(a.dtype))
-            G = w * terms[0] + (1 - w) * terms[1]
-        else:
-            G = scales.matched * terms[0]
-        # Multiply and sum: I is tiny, and a batched (1, I) @ (I, J) product is slower than this.
-        mixed = G * a if self.diagonal else (G.unflatten(-1, (self.num_in, -1)) * a.unsqueeze(-1)).sum(dim=-2)
-        return Mixed(torch.sigmoid(k * named["gamma"].to(a.dtype)) * mixed)
+        if len(terms) == 1:
+            return scales.matched * terms[0]
+        w = torch.sigmoid(scales.gate_sharpness * at_least_float32(named["omega"]))
+        return w * terms[0] + (1 - w) * terms[1]
 
-    def _token_routing(self, a: Tensor, logits: Tensor, named: dict[str, Tensor]) -> Tensor | None:
-        """Shares of the pairs, (batch, seq, pairs), which sum to 1."""
+    def token_shares(self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...]) -> Tensor | None:
+        """What the token routing gives each pair, (batch, seq, pairs), which sums to 1; None where there is none."""
         if self.token == "none":
             return None
+        named, a, logits = self._named(others), at_least_float32(a), at_least_float32(logits)
         if self.token == "factorized":
             of_in, of_out = logits[..., : self.num_in], logits[..., self.num_in :]
             return (torch.softmax(of_in, -1).unsqueeze(-1) * torch.softmax(of_out, -1).unsqueeze(-2)).flatten(-2)
@@ -156,6 +170,9 @@ class TRexRouter(Router):
         elif self.token == "low_rank":
             logits = logits @ named["V"].to(logits.dtype).t()
         return torch.softmax(logits, dim=-1)
+
+    def _named(self, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return dict(zip(self._names, others, strict=True))
 
 
 def initial_map(num_pairs: int, num_clusters: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -160,14 +159,6 @@ def _weights(layer: RoutedLinear, router: TRexRouter, name: str, x: Tensor) -> t
     side_input = layer.side_input.current
     assert side_input is not None
     scores = side_input.rows(name, *x.shape[:2])
-    named = dict(zip(router._names, router.others(), strict=True))
-    if router.token == "bottleneck":  # as if W_a A x came from rows of its own: below, a is no longer A x
-        logits = a @ named["W_a"].float().t()
-        router = copy.copy(router)
-        router.token = "token"
-    shares = router._token_routing(a, logits, named)
-    # G^T a is linear in a, so unit vectors give the rows of G.
-    units = torch.eye(len(A), device=x.device)
-    z = [router.mix(unit.expand_as(a), logits, router.others(), scores, None).z for unit in units]
-    G = torch.stack(z, dim=-2).mean(dim=(0, 1)).flatten()
+    shares = router.token_shares(a, logits, router.others())
+    G = router.weights(a, logits, router.others(), scores, None).mean(dim=(0, 1))
     return G.cpu().numpy(), None if shares is None else shares.mean(dim=(0, 1)).cpu().numpy()
