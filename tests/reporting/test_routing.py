@@ -9,12 +9,14 @@ from peft import get_peft_model
 
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
+from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.reporting.routing import _routing
 
 
 def randomized(**options):
     torch.manual_seed(1)
     config = TRexConfig(num_in_experts=2, num_out_experts=3, num_clusters=6, gate_sharpness=1.0, **options)
+    config.attach_centroids(placeholder_centroids(6))
     model = get_peft_model(tiny_llama(), config).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -36,7 +38,9 @@ def test_g_gives_what_the_router_gives(router):
     a = inputs[0] @ layer.trex_A["default"].t()
     logits = a[..., :0] if own.rows() is None else inputs[0] @ own.rows().t()
     with torch.no_grad():
-        z = own.mix(a, logits, own.others(), scores.unsqueeze(0), None).z / torch.sigmoid(100 * own.gamma)
+        z = own.mix(a, logits, own.others(), scores.unsqueeze(0), None).z / torch.sigmoid(
+            own.scales.gate_sharpness * own.gamma
+        )
     np.testing.assert_allclose(G.reshape(2, 3).T @ a.detach().numpy().ravel(), z.numpy().ravel(), rtol=1e-4, atol=1e-5)
     if router == "none":
         assert shares is None
