@@ -53,8 +53,10 @@ def comparison(difference, unseen, train_examples=0):
     return {
         "recipe": {"tasks": [{"source": "gym:seen"}, {"source": "gym:unseen", "train_examples": train_examples}]},
         "methods": [{"name": name, "adapter": {"method": method}} for name, method in methods.items()],
+        "reference": "mine",
         "pairs": [
             {"method": "mine", "baseline": "ablated", "seeds": [0], "difference": interval(-1, -1, -1), "tasks": {}},
+            {"method": "ablated", "baseline": "sira", "seeds": [0], "difference": interval(-1, -1, -1), "tasks": {}},
             {
                 "method": "mine",
                 "baseline": "sira",

@@ -165,14 +165,20 @@ def _accuracy_of(comparison: Mapping[str, Any] | None, tasks: list[str] | None) 
             ),
         )
     kinds = {method["name"]: method["adapter"].get("method", "trex") for method in comparison["methods"]}
-    pairs = [p for p in comparison["pairs"] if kinds[p["method"]] == "trex" and kinds[p["baseline"]] in LORA_BASED]
+    # Of several T-REX in a comparison the reference is the one that the claim is about.
+    own = comparison["reference"] if kinds.get(comparison["reference"]) == "trex" else None
+    pairs = [p for p in comparison["pairs"] if p["method"] == own and kinds[p["baseline"]] in LORA_BASED]
     if tasks is not None:
         known = [task for task in tasks if all(task in pair["tasks"] for pair in pairs)]
         if not known:
             return None, against, "no task of the comparison has train_examples: 0; add some, as BBH's, to its recipe"
         tasks = known
     if not pairs:
-        return None, against, "the comparison has no finished pair of trex and a LoRA-based method among its baselines"
+        return (
+            None,
+            against,
+            "the comparison has no finished pair of its reference, if that is a T-REX, and a LoRA-based method",
+        )
     # Against the best baseline, not the average one: the one that leaves the smallest gain.
     measured, pair = min(((_gain(pair, tasks), pair) for pair in pairs), key=lambda found: found[0].value)
     seeds = len(pair["seeds"])
