@@ -84,6 +84,7 @@ class Browser:
         while before != after:
             time.sleep(3)
             before, after = after, self._picture()
+        IMAGES.mkdir(exist_ok=True)
         file = IMAGES / f"{name}.png"
         file.write_bytes(after)
         print(f"{file}: {len(after) / 1000:.0f} kB")

@@ -222,6 +222,22 @@ def test_a_run_lies_below_its_parent_and_goes_on_where_it_was_left(store, tmp_pa
     assert (found.info.run_name, found.info.status, found.data.metrics["done"]) == ("all", "FINISHED", 2.0)
 
 
+def test_what_an_ended_job_left_open_below_its_run_is_told_apart(store, tmp_path):
+    with Tracker(TrackingConfig(uri=store), tmp_path / "all") as parent:
+        with Tracker(TrackingConfig(uri=store), tmp_path / "done", parent=parent) as done:
+            done.set_tags({"stage": "final"})
+        client = client_of(store)
+        tags = {"mlflow.parentRunId": parent.run_id, "stage": "final"}
+        cut = client.create_run(client.get_run(done.run_id).info.experiment_id, tags=tags)
+    with Tracker(TrackingConfig(uri=store), tmp_path / "all", run_id=parent.run_id):
+        pass
+    found = {name: client.get_run(run) for name, run in (("cut", cut.info.run_id), ("done", done.run_id))}
+    assert {n: (run.info.status, run.data.tags["stage"]) for n, run in found.items()} == {
+        "cut": ("KILLED", "interrupted"),
+        "done": ("FINISHED", "final"),
+    }
+
+
 def test_a_run_that_the_store_does_not_have_is_begun_anew(store, tmp_path, caplog):
     with Tracker(TrackingConfig(uri=store), tmp_path, run_id="0" * 32) as tracker:
         tracker.log_metrics({"loss": 1.0}, 1)

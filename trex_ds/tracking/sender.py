@@ -172,17 +172,25 @@ class Sender:
         return client
 
     def _reopened(self, client: MlflowClient) -> str | None:
-        """The earlier run, if the store has it."""
+        """The earlier run, if the store has it; what its end left open among its children is ended."""
         from mlflow.exceptions import MlflowException
 
         if self._earlier_run is not None:
             try:
                 client.update_run(self._earlier_run, status="RUNNING")
+                self._end_children(client, self._earlier_run)
                 return self._earlier_run
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
         return None
+
+    def _end_children(self, client: MlflowClient, parent: str) -> None:
+        """A child that was going on when the parent's job ended is begun anew as another run: keep them apart."""
+        condition = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'RUNNING'"
+        for run in client.search_runs([str(self.experiment_id)], condition):
+            client.set_tag(run.info.run_id, "stage", "interrupted")
+            client.set_terminated(run.info.run_id, "KILLED")
 
     def _created(self, client: MlflowClient) -> str:
         parent = None if self._parent is None else self._parent.wait_for_run()
