@@ -213,13 +213,16 @@ def test_a_run_lies_below_its_parent_and_goes_on_where_it_was_left(store, tmp_pa
         with Tracker(TrackingConfig(uri=store), tmp_path / "one", parent=parent) as child:
             child.log_metrics({"loss": 1.0}, 1)
         parent.log_metrics({"done": 1.0}, 1)
+        parent.log_params({"seeds": [0]})
     run = client_of(store).get_run(child.run_id)
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     with Tracker(TrackingConfig(uri=store), tmp_path / "all", run_id=parent.run_id) as again:
+        again.log_params({"seeds": [0, 1], "more": 1})  # MLflow would refuse another value of the first
         again.log_metrics({"done": 2.0}, 2)
     assert again.run_id == parent.run_id
     found = client_of(store).get_run(parent.run_id)
     assert (found.info.run_name, found.info.status, found.data.metrics["done"]) == ("all", "FINISHED", 2.0)
+    assert found.data.params == {"seeds": "[0]", "more": "1"}
 
 
 def test_what_an_ended_job_left_open_below_its_run_is_told_apart(store, tmp_path):

@@ -65,6 +65,7 @@ class Sender:
         self._config = config
         self._uri = uri
         self._local_file = local_file
+        self._fixed_params: set[str] = set()
         self._waiting = _Waiting()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
@@ -178,6 +179,8 @@ class Sender:
         if self._earlier_run is not None:
             try:
                 client.update_run(self._earlier_run, status="RUNNING")
+                # MLflow takes a parameter once; a comparison that goes on may have more seeds or baselines by now.
+                self._fixed_params = set(client.get_run(self._earlier_run).data.params)
                 self._end_children(client, self._earlier_run)
                 return self._earlier_run
             except MlflowException as error:
@@ -205,7 +208,11 @@ class Sender:
         client.log_batch(
             self.run_id,
             metrics=[Metric(_name(name), *rest) for name, *rest in batch.metrics],
-            params=[Param(_name(name), _cut(value, _MAX_PARAM)) for name, value in batch.params.items()],
+            params=[
+                Param(_name(name), _cut(value, _MAX_PARAM))
+                for name, value in batch.params.items()
+                if _name(name) not in self._fixed_params
+            ],
             tags=[RunTag(_name(name), _cut(value, _MAX_TAG)) for name, value in batch.tags.items()],
         )
         for path, folder in batch.artifacts:
