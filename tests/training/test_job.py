@@ -178,7 +178,7 @@ def test_ranks_agree_on_the_result(together):
 
 def test_training_moves_every_kind_of_parameter(together, folder):
     found = tensors(folder / "run" / "adapter")
-    assert {key.rpartition("trex_")[2] for key in found} == {"A", "B", "router", "omega", "gamma"}
+    assert {key.rpartition(".")[2] for key in found} == {"trex_A", "trex_B", "W_r", "omega", "gamma"}
     for key, tensor in found.items():
         assert tensor.abs().max() > 0, key
         assert tensor.dtype == torch.float32
