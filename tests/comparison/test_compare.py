@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import json
 import os
@@ -158,7 +159,23 @@ def test_every_run_is_a_child_of_the_comparison_in_mlflow(together, folder):
         "comparison.json",
         "comparison.md",
         "pareto.png",
+        "scores.csv",
     }
+
+
+def test_every_answer_of_every_run_has_its_score(together, folder):
+    with (folder / "comparison" / "scores.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for method in together[0]["methods"]:
+        scores: dict[tuple[str, str], list[float]] = {}
+        for row in rows:
+            if row["method"] == method["name"]:
+                scores.setdefault((row["seed"], row["task"]), []).append(float(row["score"]))
+        if method["accuracy"] is not None:
+            mean = sum(sum(own) / len(own) for own in scores.values()) / len(scores)
+            assert mean == pytest.approx(method["accuracy"]["value"])
+        else:
+            assert not scores
 
 
 def test_report_has_every_method_pair_and_note(together, folder):

@@ -12,8 +12,17 @@ import torch
 
 from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
 from trex_ds.comparison.equal_lora import equal_lora, trainable_parameters
-from trex_ds.comparison.output import earlier_mlflow_run, print_results, write_results
-from trex_ds.comparison.results import Results, finished_runs, results_of
+from trex_ds.comparison.output import (
+    PLOT_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    SCORES_FILE,
+    earlier_mlflow_run,
+    print_results,
+    write_results,
+    write_scores,
+)
+from trex_ds.comparison.results import Results, evaluations_of, finished_runs, results_of
 from trex_ds.comparison.runs import Run, execute, in_order, states_of
 from trex_ds.comparison.state import RunState
 from trex_ds.comparison.tuning import Choice, choose, tuning_run
@@ -187,12 +196,13 @@ class _Comparison:
                 self._recipe, self._methods, self._choices, self._failed_choices, self._runs, self._states
             )
             write_results(results, self._output, self._tracker.run_id)
+            write_scores(evaluations_of(self._runs, self._states), self._output)
             return results
 
         results = on_rank_zero(report)
         step = len(finished_runs(self._runs, self._states))
         self._tracker.log_metrics(results.metrics(), step)
-        for file in ("comparison.json", "comparison.md", "pareto.png"):
+        for file in (RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE):
             if rank() == 0 and (self._output / file).is_file():
                 self._tracker.log_artifact(self._output / file)
         return results

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from trex_ds.comparison.bootstrap import LEVEL, RESAMPLES, Interval
 from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Pair, Results
 from trex_ds.environment import describe_environment
+from trex_ds.evaluation import Evaluation
 from trex_ds.files import atomic_path
 
-RESULTS_FILE, REPORT_FILE, PLOT_FILE = "comparison.json", "comparison.md", "pareto.png"
+RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"
 
 _Rows = list[list[str]]
 
@@ -34,6 +36,16 @@ def write_results(results: Results, folder: Path, mlflow_run: str | None) -> Non
     with atomic_path(folder / REPORT_FILE) as temporary:
         temporary.write_text(report(results))
     draw_pareto(results, folder / PLOT_FILE)
+
+
+def write_scores(evaluations: Mapping[tuple[str, int], Evaluation], folder: Path) -> None:
+    """`scores.csv`: a line for each answer of each run, from which every figure of a comparison can be made again."""
+    with atomic_path(folder / SCORES_FILE) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["method", "seed", "task", "item", "score"])
+        for (method, seed), evaluation in evaluations.items():
+            for number, item in enumerate(evaluation.items):
+                writer.writerow([method, seed, item.task, number, item.score])
 
 
 def earlier_mlflow_run(folder: Path) -> str | None:

@@ -120,6 +120,14 @@ def finished_runs(runs: Sequence[Run], states: Mapping[Path, RunState]) -> list[
     return [(run, states[run.folder].result) for run in runs if states[run.folder].status == "finished"]
 
 
+def evaluations_of(runs: Sequence[Run], states: Mapping[Path, RunState]) -> dict[tuple[str, int], Evaluation]:
+    """The adapter's answers of each finished run, by method and seed."""
+    return {
+        (run.method, run.seed): Evaluation.load(run.folder / result["evaluation"])
+        for run, result in finished_runs(runs, states)
+    }
+
+
 def results_of(
     recipe: CompareRecipe,
     methods: Mapping[str, Any],
@@ -134,10 +142,7 @@ def results_of(
         ValueError: if two runs have answered different examples.
     """
     output = Path(recipe.output_dir)
-    evaluations = {
-        (run.method, run.seed): Evaluation.load(run.folder / result["evaluation"])
-        for run, result in finished_runs(runs, states)
-    }
+    evaluations = evaluations_of(runs, states)
     scores = _scores(evaluations)
     found = []
     for name, adapter in methods.items():
