@@ -125,10 +125,9 @@ def test_first_node_uses_the_interface_that_leads_to_another(monkeypatch):
     monkeypatch.setattr(launching, "_address_towards", {"node1": "127.0.1.1", "10.0.0.2": "10.0.0.1"}.get)
     for name, value in {"WORLD_SIZE": "2", "LOCAL_SIZE": "1", "MASTER_ADDR": "node1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # set, so that what the function makes of it is undone
     launching._name_interface(SimpleNamespace(exchange=lambda *_: ["127.0.1.1", "10.0.0.2"]))
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
 
 
 def pause() -> str:
