@@ -120,6 +120,12 @@ def finished_runs(runs: Sequence[Run], states: Mapping[Path, RunState]) -> list[
     return [(run, states[run.folder].result) for run in runs if states[run.folder].status == "finished"]
 
 
+def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without the folders and addresses of one machine, which mean nothing where results are read."""
+    kept = {name: value for name, value in recipe.items() if name not in ("output_dir", "tracking")}
+    return kept | {"data": {n: v for n, v in recipe["data"].items() if n not in ("cache", "mirror")}}
+
+
 def evaluations_of(runs: Sequence[Run], states: Mapping[Path, RunState]) -> dict[tuple[str, int], Evaluation]:
     """The adapter's answers of each finished run, by method and seed."""
     return {
@@ -168,7 +174,7 @@ def results_of(
     first = next((run.folder for run, _ in finished_runs(runs, states)), None)
     base = Evaluation.load(first / "evaluation_base.json") if first else None
     return Results(
-        recipe=to_dict(recipe),
+        recipe=_without_places(to_dict(recipe)),
         reference=recipe.reference_method,
         methods=found,
         base_accuracy=base.mean().value if base else None,

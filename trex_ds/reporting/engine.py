@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
-from trex_ds.training.job import build_model
+from trex_ds.training import job
 from trex_ds.training.preparation import Prepared
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
@@ -96,17 +96,10 @@ def make_trainer(recipe: Recipe, adapter: Any, prepared: Prepared, arguments: An
         arguments: `training_arguments(recipe)`, the same for all trainers of the process.
         most_steps: how many steps the learning rate is scheduled for.
     """
-    model = build_model(replace(recipe, adapter=adapter), prepared.centroids, prepared.tasks)
-    if recipe.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable()
-    trainer = SteppedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=prepared.training_set,
-        data_collator=prepared.collator,
-        processing_class=prepared.tokenizer,
-    )
+    recipe = replace(recipe, adapter=adapter)
+    model = job.build_model(recipe, prepared.centroids, prepared.tasks)
+    trainer = job.make_trainer(recipe, prepared, model, arguments, kind=SteppedTrainer)
+    assert isinstance(trainer, SteppedTrainer)
     trainer.start(most_steps)
     return trainer
 

@@ -171,18 +171,25 @@ def _train(
     )
 
 
-def make_trainer(recipe: Recipe, prepared: Prepared, model: Any, arguments: Any, callbacks: list[Any]) -> TRexTrainer:
-    """The trainer of a model that `build_model` has made while `arguments` were alive."""
+def make_trainer(
+    recipe: Recipe,
+    prepared: Prepared,
+    model: Any,
+    arguments: Any,
+    callbacks: Sequence[Any] = (),
+    kind: type[TRexTrainer] = TRexTrainer,
+) -> TRexTrainer:
+    """The trainer, of class `kind`, of a model that `build_model` has made while `arguments` were alive."""
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
-    trainer = TRexTrainer(
+    trainer = kind(
         model=model,
         args=arguments,
         train_dataset=prepared.training_set,
         data_collator=prepared.collator,
         processing_class=prepared.tokenizer,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     if recipe.adapter.method == "adalora":
         trainer.add_callback(RankAllocation(trainer))
