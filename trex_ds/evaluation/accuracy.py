@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Item:
     answer: str
     generated: str
     score: float
+    choice: int | None = None
+    """Position of the right answer among the example's choices, where it has some."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,30 @@ class Evaluation:
             differences.setdefault(mine.task, []).append(mine.score - theirs.score)
         per_task = {task: estimate(values) for task, values in differences.items()}
         return per_task, _mean_over_tasks(per_task)
+
+    def best_guess(self) -> dict[str, float]:
+        """Accuracy of each task for who gives one answer to all of it, the best such answer (or choice, by position).
+
+        An upper bound of what can be reached without reading the prompt, since the answer is chosen on these items.
+        """
+        answers: dict[str, list[tuple[str, int | None]]] = {}
+        for item in self.items:
+            answers.setdefault(item.task, []).append((item.answer.strip().casefold(), item.choice))
+        return {
+            task: max(
+                count
+                for kind in zip(*given, strict=True)
+                for value, count in Counter(kind).items()
+                if value is not None
+            )
+            / len(given)
+            for task, given in answers.items()
+        }
+
+    def mean_best_guess(self) -> float:
+        """Unweighted mean of the tasks' best guesses; nan of none."""
+        guesses = self.best_guess().values()
+        return math.fsum(guesses) / len(guesses) if guesses else math.nan
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """`<prefix>/<task>/accuracy`, its standard error and n, and the same of the mean."""

@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from trex_ds.config import section
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.evaluation.generation import Question, answer_all
+from trex_ds.tasks import right_choice
 
 if TYPE_CHECKING:
     from trex_ds.evaluation.harness_model import ContextScores
@@ -82,4 +83,9 @@ def evaluate(
             outcomes = evaluate_examples(lm, [q.example for q in asked_by_harness], benchmarks)
             found |= {id(q): (o.generated, o.score) for q, o in zip(asked_by_harness, outcomes, strict=True)}
     model.train(was_training)
-    return Evaluation([Item(q.example.task, q.example.text, q.example.answer, *found[id(q)]) for q in questions])
+    return Evaluation(
+        [
+            Item(q.example.task, q.example.text, q.example.answer, *found[id(q)], right_choice(q.example))
+            for q in questions
+        ]
+    )

@@ -1,6 +1,6 @@
 """Tasks: where examples come from and how answers are scored."""
 
-from trex_ds.tasks.base import Example, Scorer, Split, exact_match
+from trex_ds.tasks.base import Example, Scorer, Split, exact_match, right_choice
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.showing import show
 from trex_ds.tasks.sources import fingerprint, keep_benchmark_data, load_benchmarks, read_examples, scorer
@@ -15,6 +15,7 @@ __all__ = [
     "keep_benchmark_data",
     "load_benchmarks",
     "read_examples",
+    "right_choice",
     "scorer",
     "show",
 ]

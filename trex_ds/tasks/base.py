@@ -31,6 +31,14 @@ class Example:
         return "\n".join([*(text for _, text in self.history), self.prompt])
 
 
+def right_choice(example: Example) -> int | None:
+    """Position of the right one of the example's choices; None if it has none.
+
+    Choices are answers or, where the same text is asked for after each of several contexts, prompts.
+    """
+    return next((example.choices.index(x) for x in (example.answer, example.prompt) if x in example.choices), None)
+
+
 Scorer = Callable[[Example, str], float]
 """Takes an example and the generated text; a value in [0, 1]."""
 
