@@ -13,7 +13,7 @@ from trex_ds.adapters.sections import SECTIONS
 
 NUM_CLUSTERS = 6
 TASKS = ["spell", "sum"]
-_SMALL: dict[str, dict[str, Any]] = {
+SMALL: dict[str, dict[str, Any]] = {
     "trex": {"num_in_experts": 2, "num_out_experts": 3, "num_clusters": NUM_CLUSTERS},
     "mor1e": {"num_experts": 6, "num_clusters": NUM_CLUSTERS},
     "adalora": {"init_r": 4, "target_r": 2},
@@ -33,7 +33,7 @@ GENERATOR_SEED = 1
 
 def section(method: str) -> Any:
     """The method's section of a recipe, with sizes that a tiny model has room for."""
-    return SECTIONS[method](**_SMALL.get(method, {}))
+    return SECTIONS[method](**SMALL.get(method, {}))
 
 
 def configuration(method: str) -> PeftConfig:

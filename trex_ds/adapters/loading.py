@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, PeftModel, PolyConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
+    PeftConfig,
+    PeftModel,
+    PolyConfig,
+    PromptTuningConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
+from torch import Tensor
 
-from trex_ds.adapters.prompt_tuning import place_after_padding
+from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
+
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel:
@@ -28,8 +41,43 @@ def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel
 
 
 def load_adapted(base: Any, folder: str | Path) -> PeftModel:
-    """`base` with the adapter that was saved in `folder`."""
-    return _ready(PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False))
+    """`base` with the adapter that was saved in `folder`, for inference.
+
+    Raises:
+        ValueError: if the file lacks a tensor that the adapter has.
+    """
+    method = type(PeftConfig.from_pretrained(str(folder)))
+    config = method.from_pretrained(str(folder))  # T-REX's reads its centroids too
+    config.inference_mode = True
+    made_by = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+    model = made_by(base, config, autocast_adapter_dtype=False)
+    file = Path(folder) / WEIGHTS_FILE
+    set_weights(model, load_file(file), file)
+    return _ready(model.eval())
+
+
+def set_weights(model: PeftModel, tensors: dict[str, Tensor], file: Path) -> None:
+    """Put the tensors of an adapter's file into a model with the same adapter, whose own are whole on this rank.
+
+    Those that the file lacks PEFT would leave as they were drawn, at most with a warning.
+
+    Args:
+        model: with a fresh adapter, or an earlier state of it.
+        tensors: the contents of the file.
+        file: named in errors.
+
+    Raises:
+        ValueError: if the file lacks a tensor that the adapter has.
+    """
+    with embeddings_as_they_are(model):
+        needed = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if missing := sorted(needed.keys() - tensors.keys()):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"{file} lacks {len(missing)} of the {len(needed)} tensors of its adapter: {', '.join(missing[:3])}{more}; "
+            "copy it again from where it was saved, or load it into the base model that it was trained on"
+        )
+    set_peft_model_state_dict(model, tensors)
 
 
 def _ready(model: PeftModel) -> PeftModel:

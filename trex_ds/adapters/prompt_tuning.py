@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -14,6 +16,20 @@ def place_after_padding(base: nn.Module) -> None:
     further from them the more padding its row has, so that answers would depend on the other rows of a batch.
     """
     base.register_forward_pre_hook(_padding_first, with_kwargs=True)
+
+
+@contextmanager
+def embeddings_as_they_are(model: Any) -> Iterator[None]:
+    """Have PEFT read a PEFT model's trained embeddings for its files without running their module.
+
+    Under ZeRO-3 that would gather them, and wait for the ranks that write nothing.
+    """
+    config = model.peft_config[model.active_adapter]
+    before, config.inference_mode = config.inference_mode, True
+    try:
+        yield
+    finally:
+        config.inference_mode = before
 
 
 def _padding_first(base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -6,14 +6,16 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from trex_ds.adapters.loading import WEIGHTS_FILE, set_weights
 from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
 
 RECIPE_FILE = "recipe.yaml"
-_WEIGHTS = "adapter_model.safetensors"
 
 
 def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
@@ -35,7 +36,7 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
             warnings.filterwarnings("ignore", message="Could not find a config file")
             trainer.save_model(str(temporary))
         if rank() == 0:
-            _refuse_empty_tensors(temporary / _WEIGHTS)
+            _refuse_empty_tensors(temporary / WEIGHTS_FILE)
             (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all
             write_recipe(recipe, temporary)
             if recipe.adapter.needs_tasks:
@@ -46,24 +47,41 @@ def load_adapter(model: Any, folder: Path) -> None:
     """Put the weights that `save_adapter` wrote into the PEFT model, sharded or not; all ranks call it.
 
     For what is evaluated and saved, not for what is trained on: the optimizer keeps its own copies.
+
+    Raises:
+        ValueError: if the file lacks a tensor that the adapter has.
+    """
+    file = folder / WEIGHTS_FILE
+    # Read by rank 0 alone: other nodes need not see the folder.
+    if not is_sharded(model):
+        set_weights(model, on_rank_zero(lambda: load_file(file)), file)
+        return
+    with whole_adapter(model, modifier_rank=0):
+        on_rank_zero(lambda: set_weights(model, load_file(file), file))
+    # Parameters have been sent out now, but buffers, such as a bias that balances loads, have not.
+    for name, buffer in model.named_buffers():
+        if role_of(name) != BASE:
+            torch.distributed.broadcast(buffer, 0)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether ZeRO-3 has sharded the model's parameters."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def whole_adapter(model: Any, modifier_rank: int | None = None) -> AbstractContextManager:
+    """Give every rank all parameters of the adapter of a sharded model for the block; a collective.
+
+    Not only what is trained: FlyLoRA's A is frozen, and is in the file all the same.
+
+    Args:
+        model: sharded by ZeRO-3.
+        modifier_rank: the rank whose changes are sent to the others; None: nothing is changed.
     """
     import deepspeed
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    # Not only what is trained: FlyLoRA's A is frozen, and is in the file all the same.
     own = [parameter for name, parameter in model.named_parameters() if role_of(name) != BASE]
-    sharded = any(hasattr(parameter, "ds_id") for parameter in own)
-    with deepspeed.zero.GatheredParameters(own, modifier_rank=0, enabled=sharded):
-        # Read by rank 0 alone: other nodes need not see the folder.
-        if not sharded:
-            set_peft_model_state_dict(model, on_rank_zero(lambda: load_file(folder / _WEIGHTS)))
-        elif rank() == 0:
-            set_peft_model_state_dict(model, load_file(folder / _WEIGHTS))
-    if sharded:  # parameters have been sent out now, but buffers, such as a bias that balances loads, have not
-        for name, buffer in model.named_buffers():
-            if role_of(name) != BASE:
-                torch.distributed.broadcast(buffer, 0)
+    return deepspeed.zero.GatheredParameters(own, modifier_rank=modifier_rank)
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

@@ -15,10 +15,12 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from trex_ds.adapters import RoutedModel
+from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.adapters.side_input import isolated
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.training.adalora import orthogonality_loss
+from trex_ds.training.adapter_files import is_sharded, whole_adapter
 from trex_ds.training.memory import reset_peak
 
 if TYPE_CHECKING:
@@ -115,6 +117,17 @@ class TRexTrainer(Trainer):
         if isinstance(self.model.base_model, RoutedModel):
             self.model.base_model.update_balance()
         return loss
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The Trainer's; all ranks call it, and rank 0 writes.
+
+        Under ZeRO-3 it would gather what is trained, and the adapter would lack what is its own but frozen.
+        """
+        if not is_sharded(self.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        with whole_adapter(self.model), embeddings_as_they_are(self.model):
+            self._save(output_dir)
 
     def reset_token_clock(self) -> None:
         """Start a new interval of tokens per second, leaving out what happened since the last one."""

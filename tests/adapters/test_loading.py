@@ -1,0 +1,60 @@
+"""An adapter's file that lacks a tensor is refused, not filled up with what was drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from tests.adapters.methods import METHODS, adapted
+from tests.conftest import tiny_llama
+from tests.intuition.planted import planted_centroids
+from trex_ds import TRexConfig
+from trex_ds.adapters.loading import WEIGHTS_FILE, adapt, load_adapted
+from trex_ds.training.adapter_files import load_adapter
+
+
+def refused_without_each_kind(folder: Path, model) -> None:
+    """Whatever tensor the file lacks, both ways to load it name it; one tensor of each kind is tried."""
+    tensors = load_file(folder / WEIGHTS_FILE)
+    kinds = {name.rpartition(".")[2]: name for name in tensors}
+    for name in kinds.values():
+        save_file({key: value for key, value in tensors.items() if key != name}, folder / WEIGHTS_FILE)
+        expected = rf"{WEIGHTS_FILE} lacks 1 of the {len(tensors)} tensors of its adapter: {name};"
+        with pytest.raises(ValueError, match=expected):
+            load_adapted(tiny_llama(), folder)
+        with pytest.raises(ValueError, match=expected):
+            load_adapter(model, folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adapter_without_one_of_its_tensors_is_refused(method, tmp_path):
+    model = adapted(method, tiny_llama())
+    model.save_pretrained(str(tmp_path))
+    load_adapter(model, tmp_path)
+    refused_without_each_kind(tmp_path, model)
+
+
+def test_so_is_one_without_a_module_that_is_trained_in_full(tmp_path):
+    model = adapt(tiny_llama(), LoraConfig(modules_to_save=["lm_head"], task_type="CAUSAL_LM"))
+    model.save_pretrained(str(tmp_path))
+    load_adapter(model, tmp_path)
+    refused_without_each_kind(tmp_path, model)
+
+
+def test_centroids_are_loaded_with_the_adapter_that_reads_them(tmp_path):
+    config = TRexConfig(num_in_experts=2, num_out_experts=3, num_clusters=6, intuition_transform="centered")
+    config.attach_centroids(planted_centroids(6))
+    adapt(tiny_llama(), config).save_pretrained(str(tmp_path))
+    loaded = load_adapted(tiny_llama(), tmp_path)
+    assert loaded.peft_config["default"].centroids.fingerprint == config.centroids.fingerprint
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_only_the_first_of_many_missing_tensors_are_named(tmp_path):
+    adapted("lora", tiny_llama()).save_pretrained(str(tmp_path))
+    save_file({}, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(ValueError, match=r"lacks 28 of the 28 tensors .*, \S+lora_A.weight and 25 more; copy it again"):
+        load_adapted(tiny_llama(), tmp_path)
