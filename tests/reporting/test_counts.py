@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from peft import LoraConfig
 
+from tests.adapters.methods import METHODS, TASKS, adapted, section, trained
+from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.adapters import FlyLoraConfig, HydraLoraConfig, MoLoraConfig, SiraConfig
 from trex_ds.config import ConfigError
@@ -31,6 +33,20 @@ def test_trained_parameters_of_the_table(method):
     adapter, small, large = TABLE[method]
     for model, expected in (("LLaMA-2-7B", small), ("LLaMA-2-13B", large)):
         assert counts.trained(counts.count(counts.model_config(model), adapter)) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_counts_are_those_of_a_real_model(method):
+    model = adapted(method, tiny_llama())
+    own = section(method).build()
+    found = counts.count(model.config, own, tasks=len(TASKS))
+    assert counts.trained(found) == sum(parameter.numel() for parameter in trained(model).values())
+    assert own == section(method).build()
+
+
+def test_how_many_tasks_are_learnt_apart_must_be_said():
+    with pytest.raises(ValueError, match="count needs their number: pass tasks"):
+        counts.count(tiny_llama().config, section("poly").build())
 
 
 @pytest.mark.parametrize("model", ["LLaMA-3-8B", "Qwen2.5-7B", "SmolLM2-135M"])

@@ -17,17 +17,19 @@ def equal_lora(recipe: Recipe) -> Any:
     Raises:
         ConfigError: if no model can be made of recipe.model's configuration.
     """
-    rank = equal_parameter_rank(model_config(recipe.model.name, recipe.model.revision), recipe.adapter.build())
+    config = model_config(recipe.model.name, recipe.model.revision)
+    rank = equal_parameter_rank(config, recipe.adapter.build(), len(recipe.tasks))
     values = {name: getattr(recipe.adapter, name, None) for name in TARGETS}
     targets = {name: value for name, value in values.items() if value is not None}
     return SECTIONS["lora"](r=rank, lora_alpha=2 * rank, **targets)
 
 
 def trainable_parameters(recipe: Recipe) -> int:
-    """What `recipe` trains, from its model's configuration alone.
+    """What `recipe` trains, from its model's configuration alone; every source counts as one task.
 
     Raises:
         ConfigError: if no model can be made of the configuration.
         ValueError: if the adapter does not fit the model.
     """
-    return trained(count(model_config(recipe.model.name, recipe.model.revision), recipe.adapter.build()))
+    config = model_config(recipe.model.name, recipe.model.revision)
+    return trained(count(config, recipe.adapter.build(), len(recipe.tasks)))

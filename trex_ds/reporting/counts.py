@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PolyConfig, ShiraConfig, get_peft_model
 
 from trex_ds.adapters import TRexConfig
 from trex_ds.config import ConfigError
@@ -28,7 +28,7 @@ TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_
 """Fields of a configuration that say which linears it adapts, and what it trains in full."""
 
 # The first that is found in a parameter's own name, which begins where that of the base model's module ends.
-_BY_NAME = {"mapper": MAPPER, "omega|gamma|gate": GATES, "router": ROUTER, r"_A\b": A, r"_B\b": B}
+_BY_NAME = {"mapper": MAPPER, r"\b(omega|gamma)\b": GATES, "router": ROUTER, r"_A\b": A, r"_B\b": B}
 
 
 def model_config(name: str, revision: str | None = None) -> Any:
@@ -47,12 +47,16 @@ def model_config(name: str, revision: str | None = None) -> Any:
         raise ConfigError([f"{name!r} describes no model whose parameters could be counted: {error}"]) from None
 
 
-def count(config: Any, adapter: PeftConfig) -> dict[str, int]:
+def count(config: Any, adapter: PeftConfig, tasks: int | None = None) -> dict[str, int]:
     """The adapter's parameters on a model of this transformers configuration, by role; trained ones but for `frozen`.
 
     Args:
         config: of the base model; no weights are needed.
         adapter: any PEFT configuration; it is left as it is.
+        tasks: how many are learnt apart; only Poly and MHR read it, and need it.
+
+    Raises:
+        ValueError: if the adapter does not fit the model, or learns tasks apart and `tasks` is None.
     """
     from transformers import AutoModelForCausalLM
     from transformers.modeling_utils import set_zero3_state
@@ -60,6 +64,12 @@ def count(config: Any, adapter: PeftConfig) -> dict[str, int]:
     adapter = copy.deepcopy(adapter)
     if isinstance(adapter, TRexConfig) and adapter.needs_statistics and adapter.centroids is None:
         adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
+    if isinstance(adapter, PolyConfig):
+        if tasks is None:
+            raise ValueError("Poly and MHR have parameters for each task, so that count needs their number: pass tasks")
+        adapter.n_tasks = tasks
+    if isinstance(adapter, ShiraConfig):
+        adapter.mask_fn = None  # which weights are trained is a matter of values; how many are is not
     # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
     with torch.device("meta"), set_zero3_state():
         base = AutoModelForCausalLM.from_config(config, attn_implementation="eager").requires_grad_(False)
@@ -80,13 +90,16 @@ def trained(counts: Mapping[str, int]) -> int:
     return sum(number for role, number in counts.items() if role != FROZEN)
 
 
-def equal_parameter_rank(config: Any, adapter: PeftConfig) -> int:
-    """The least rank at which LoRA has at least as many trained parameters as `adapter`, on the linears it adapts."""
+def equal_parameter_rank(config: Any, adapter: PeftConfig, tasks: int | None = None) -> int:
+    """The least rank at which LoRA has at least as many trained parameters as `adapter`, on the linears it adapts.
+
+    The arguments are those of `count`.
+    """
     targets = {name: getattr(adapter, name) for name in TARGETS if hasattr(adapter, name)}
     one, two = (trained(count(config, LoraConfig(r=r, task_type="CAUSAL_LM", **targets))) for r in (1, 2))
     # Modules that are trained in full have the same parameters at any rank.
     per_rank = two - one
-    return max(1, math.ceil((trained(count(config, adapter)) - one) / per_rank) + 1)
+    return max(1, math.ceil((trained(count(config, adapter, tasks)) - one) / per_rank) + 1)
 
 
 def _role(name: str, base_modules: set[str]) -> str:
