@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from trex_ds.comparison.bootstrap import bootstrap, holm
 
@@ -24,18 +26,30 @@ def test_resamples_of_a_tiny_case_are_those_of_its_enumeration():
         for seeds in itertools.product(range(2), repeat=2)
         for items in itertools.product(range(2), repeat=2)
     ]
+    # Two variances of 1/2 each, both known with one degree of freedom and both halved by resampling two.
+    widening = np.sqrt(2) * student.ppf(0.975, 2) / normal.ppf(0.975)
     found, _ = bootstrap({"task": values}, resamples=40_000)
-    below, above = np.mean(np.array(means) <= 0), np.mean(np.array(means) >= 0)
     assert found.value == 0.0
-    assert found.p == pytest.approx(min(1.0, 2 * min(below, above)), abs=0.02)
-    assert (found.low, found.high) == (-1.0, 1.0)
+    assert found.p == 1.0
+    assert (found.low, found.high) == pytest.approx((widening * min(means), widening * max(means)))
 
 
-def test_p_of_one_seed_is_the_share_of_item_resamples_beyond_zero():
-    # Not above 0 only if the same one of the items is drawn three times: 1/27.
-    found, _ = bootstrap({"task": np.array([[0.0, 1.0, 1.0]])}, resamples=40_000)
-    assert found.p == pytest.approx(2 / 27, rel=0.1)
-    assert found.value == pytest.approx(2 / 3)
+def test_many_items_of_one_seed_have_the_percentiles_of_their_resamples():
+    # So many that Student's quantiles are the normal distribution's: the share of resamples beyond 0 is normal, too.
+    values = np.random.default_rng(4).normal(0.1, 1.0, (1, 400))
+    found, _ = bootstrap({"task": values}, resamples=40_000)
+    error = values.std(ddof=1) / 20
+    assert found.p == pytest.approx(2 * normal.sf(values.mean() / error), rel=0.15)
+    assert found.low == pytest.approx(values.mean() - 1.966 * error, abs=0.06 * error)
+
+
+def test_p_is_the_level_at_which_the_interval_ends_at_zero(monkeypatch):
+    values = {"task": np.random.default_rng(5).normal(0.3, 1.0, (3, 60))}
+    found, _ = bootstrap(values)
+    assert 0 < found.p < 1
+    monkeypatch.setattr("trex_ds.comparison.bootstrap.LEVEL", 1 - found.p)
+    at_p, _ = bootstrap(values)
+    assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_mean_weighs_tasks_equally_whatever_their_items():
@@ -58,14 +72,16 @@ def test_interval_covers_a_known_difference_about_as_often_as_it_says():
     assert 0.90 <= covered / trials <= 0.99
 
 
-def test_false_claims_are_about_as_rare_as_the_level_says():
+@pytest.mark.parametrize(("seeds", "seed_spread"), [(2, 1.0), (3, 0.2), (3, 1.0)])
+def test_false_claims_are_about_as_rare_as_the_level_says(seeds, seed_spread):
     generator = np.random.default_rng(1)
     claims = 0
-    trials = 300
+    trials = 200
     for trial in range(trials):
-        both = [scores(generator, 3, 100, 0.0, 0.2) for _ in range(2)]
+        both = [scores(generator, seeds, 100, 0.0, seed_spread) for _ in range(2)]
         found, _ = bootstrap({"task": both[0] - both[1]}, resamples=400, seed=trial)
         claims += found.p < 0.05
+    # Of 200 with a chance of 5% more than 18 are rarer than one in a hundred.
     assert claims / trials <= 0.09
 
 

@@ -61,7 +61,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def together(folder) -> tuple[dict[str, Any], dict[str, Any], list[str], int]:
     """Two ranks; of two methods one fails in every run."""
-    file = write_comparison(folder, methods={"small": SMALL, "bad": BAD}, reference="small")
+    file = write_comparison(folder, methods={"small": SMALL, "bad": BAD}, reference="small", baselines=["small"])
     first, second = run_ranks(2, folder, thrice, file)
     assert first == second
     return first
@@ -182,6 +182,7 @@ def test_report_has_every_method_pair_and_note(together, folder):
     text = (folder / "comparison" / "comparison.md").read_text()
     for line in (
         "| small | 0.01 |",
+        "| best guess |",
         "| base model |",
         "| small | lora_equal | 2 |",
         "learning rate 0.01, and the scale",
@@ -243,6 +244,8 @@ def test_learning_rate_is_chosen_by_the_loss_on_left_out_examples(tuned):
             line["metrics"]["train/learning_rate"] for line in lines if "train/learning_rate" in line["metrics"]
         } == {0.01}
     assert any("least loss after 2 steps" in note for note in content["notes"])
+    assert any(note.startswith("small: no loss for the learning rate 1e+25: ") for note in content["notes"])
+    assert " * | failed |\n" in (folder / "comparison.md").read_text()
 
 
 def test_a_run_that_ended_the_job_is_tried_again_after_the_others(tuned):

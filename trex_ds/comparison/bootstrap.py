@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -13,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its percentile interval at `LEVEL`, and the two-sided p-value of its being 0."""
+    """A mean with its interval at `LEVEL`, and the two-sided p-value of its being 0: where the interval ends at 0."""
 
     value: float
     low: float
@@ -30,6 +32,10 @@ def bootstrap(
     replacement, the same for all seeds. For the difference of two methods give the differences of their scores,
     item by item and seed by seed: both methods then have the same items and seeds in each resample (paired). With
     one seed only items are drawn.
+
+    Resamples of a few seeds scatter less than the seeds do: their variance is smaller by (n - 1) / n, and its own
+    estimate is uncertain. So the percentiles' distances from the mean are widened by both, the latter as Student's
+    quantiles are wider than the normal distribution's, with the degrees of freedom of Satterthwaite (1946).
 
     Items with the same values under all seeds are interchangeable, so not items are drawn but how many there are of
     each kind: a multinomial of few kinds, where scores are 0 or 1.
@@ -55,10 +61,38 @@ def bootstrap(
         kinds, sizes = np.unique(array, axis=1, return_counts=True)
         drawn_items = generator.multinomial(items, sizes / items, size=resamples) / items
         means = ((drawn_seeds @ kinds) * drawn_items).sum(axis=1)
-        tasks[name] = _interval(float(array.mean()), means)
+        tasks[name] = _interval(float(array.mean()), means, _Spread.of([array]))
         total += means / len(values)
     value = float(np.mean([task.value for task in tasks.values()]))
-    return _interval(value, total), tasks
+    return _interval(value, total, _Spread.of(list(values.values()))), tasks
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How much the variance of resampled means falls short, and how well it is known."""
+
+    ratio: float
+    """Standard deviation that is to be expected of the mean, over that of its resamples."""
+    degrees_of_freedom: float
+
+    @classmethod
+    def of(cls, tasks: Sequence[np.ndarray]) -> _Spread:
+        """Of the mean over tasks of arrays (seeds, items): a variance over seeds, and one over each task's items."""
+        over_seeds = np.mean([array.mean(axis=1) for array in tasks], axis=0)
+        samples = [(over_seeds, 1.0), *((array.mean(axis=0), len(tasks)) for array in tasks)]
+        known = [(sample, weight) for sample, weight in samples if len(sample) > 1]
+        resampled = np.array([sample.var() / len(sample) / weight**2 for sample, weight in known])
+        sizes = np.array([len(sample) for sample, _ in known])
+        expected = resampled * sizes / (sizes - 1)
+        # Sums of rounded shares: what is 0 but for rounding counts as 0.
+        if expected.sum() < 1e-24:
+            return cls(1.0, math.inf)
+        freedom = expected.sum() ** 2 / (expected**2 / (sizes - 1)).sum()
+        return cls(float(np.sqrt(expected.sum() / resampled.sum())), float(freedom))
+
+    def widening(self, tail: float) -> float:
+        """Of a percentile's distance from the mean, at this tail probability."""
+        return float(self.ratio * stdtrit(self.degrees_of_freedom, tail) / ndtri(tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -72,12 +106,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _interval(value: float, means: np.ndarray) -> Interval:
-    tail = (1 - LEVEL) / 2
+def _interval(value: float, means: np.ndarray, spread: _Spread) -> Interval:
     # Sums of rounded shares: what is 0 but for rounding counts as 0.
-    means = np.where(np.abs(means) < 1e-12, 0.0, means)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    # The sample itself counts as one of the resamples, so that p is never 0.
-    side = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = min(1.0, 2 * (side + 1) / (len(means) + 1))
-    return Interval(value, float(low), float(high), p)
+    distances = np.sort(np.where(np.abs(means) < 1e-12, 0.0, means) - value)
+
+    def bounds(tail: float) -> tuple[float, float]:
+        low, high = value + spread.widening(tail) * np.quantile(distances, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def excludes_zero(tail: float) -> bool:
+        low, high = bounds(tail)
+        return low > 1e-12 or high < -1e-12
+
+    # The least tail whose interval leaves out 0, by bisection; none is less than that of one resample.
+    least, most = 1 / (len(means) + 1), 0.4999
+    if excludes_zero(least):
+        most = least
+    elif not excludes_zero(most):
+        most = 0.5
+    else:
+        for _ in range(20):
+            middle = (least + most) / 2
+            least, most = (least, middle) if excludes_zero(middle) else (middle, most)
+    return Interval(value, *bounds((1 - LEVEL) / 2), 2 * most)

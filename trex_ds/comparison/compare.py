@@ -138,11 +138,11 @@ class _Comparison:
             if not final and any(state.status not in ("finished", "failed") for _, state in own):
                 continue
             losses = {run.recipe.training.learning_rate: state.result.get("loss") for run, state in own}
+            errors = {run.recipe.training.learning_rate: state.error for run, state in own if state.error}
             try:
-                self._choices[name] = choose(losses)
+                self._choices[name] = choose(losses, errors)
             except ValueError as error:
-                reasons = "; ".join(f"{run.recipe.training.learning_rate:g}: {state.error}" for run, state in own)
-                self._failed_choices[name] = f"{error}: {reasons}"
+                self._failed_choices[name] = str(error)
 
     def _tune(self, run: Run) -> Mapping[str, Any]:
         return {"loss": tuning_run(run.recipe, self._device, self._context(run, "tuning"))}

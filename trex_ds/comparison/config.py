@@ -42,7 +42,8 @@ class CompareRecipe(Recipe):
     reference: str | None = None
     """The method that the added LoRA has as many parameters as; null: the first."""
     baselines: list[str] = Field(default_factory=list)
-    """Methods that the others are compared with; the LoRA with equally many parameters always is one."""
+    """Methods that the others are compared with; the LoRA with equally many parameters always is one. The reference is
+    compared with them even if it is one itself."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = Field(default_factory=lambda: [0, 1, 2])
     """Each method is trained once with each of them."""
     tuning: TuningConfig | None = None
@@ -71,8 +72,6 @@ class CompareRecipe(Recipe):
             for i, name in enumerate(self.baselines)
             if name not in (*self.methods, EQUAL_LORA)
         ]
-        if self.baselines and set(self.methods) <= set(self.baselines):
-            found.append("baselines: all methods are baselines; leave out the one that is compared with them")
         if len(set(self.seeds)) < len(self.seeds):
             found.append("seeds: a seed is given twice; remove one")
         if self.tuning is not None:

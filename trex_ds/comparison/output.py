@@ -56,8 +56,10 @@ def earlier_mlflow_run(folder: Path) -> str | None:
 
 def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> None:
     """The tables of the report, its notes, and where everything is."""
-    console = Console(soft_wrap=True)
-    for title, head, rows in _tables(results):
+    # Without markup: brackets in an error are text.
+    console = Console(soft_wrap=True, markup=False)
+    # Columns for single tasks would not fit a screen; the Markdown has them.
+    for title, head, rows in _tables(results, []):
         table = Table(title=title, title_justify="left")
         for position, name in enumerate(head):
             table.add_column(name, justify="right" if position else "left")
@@ -73,7 +75,7 @@ def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> No
 def report(results: Results) -> str:
     """The same as Markdown."""
     parts = ["# Comparison\n"]
-    for title, head, rows in _tables(results):
+    for title, head, rows in _tables(results, list(results.base_tasks)):
         lines = [f"## {title}\n", _markdown_row(head), _markdown_row(["---"] * len(head)), *map(_markdown_row, rows)]
         parts.append("\n".join(lines) + "\n")
     parts.append("## What is significant\n")
@@ -84,24 +86,36 @@ def report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _tables(results: Results) -> list[tuple[str, list[str], _Rows]]:
-    tasks = list(results.base_tasks)
-    base = [["base model", "", *[_percent(results.base_tasks[t]) for t in tasks], _percent(results.base_accuracy)]]
+def _tables(results: Results, tasks: Sequence[str]) -> list[tuple[str, list[str], _Rows]]:
+    """All tables, with a column for each of `tasks` where accuracies stand."""
+    accuracy: _Rows = []
     done = [method for method in results.methods if method.accuracy is not None]
-    accuracy: _Rows = base * bool(done)
+    if done:
+        guesses, base = results.best_guess_tasks, results.base_tasks
+        accuracy = [
+            ["best guess", "", *(_percent(guesses[task]) for task in tasks), _percent(results.best_guess)],
+            ["base model", "", *(_percent(base[task]) for task in tasks), _percent(results.base_accuracy)],
+        ]
     for method in done:
         seeds = str(sum(run.status == "finished" for run in method.runs))
         values = [_interval(method.tasks[task]) for task in tasks]
         accuracy.append([method.name, seeds, *values, _interval(method.accuracy)])
-    tables = [
-        ("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods]),
-        ("Accuracy in %, with 95% intervals", ["method", "seeds", *tasks, "mean"], accuracy),
-    ]
+    tables = [("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods])]
+    if rates := sorted({rate for method in results.methods for rate in method.tuning}):
+        head = ["method", *(f"{rate:g}" for rate in rates)]
+        rows = [[method.name, *(_loss(method, rate) for rate in rates)] for method in results.methods if method.tuning]
+        tables.append(("Loss on left-out examples by learning rate, * chosen", head, rows))
+    tables.append(("Accuracy in %, with 95% intervals", ["method", "seeds", *tasks, "mean"], accuracy))
     if results.pairs:
         head = ["method", "against", "seeds", *tasks, "mean", "p (Holm)", "parameters", "step time", "peak memory"]
         rows = [_pair_row(pair, tasks) for pair in results.pairs]
         tables.append(("Differences in points, paired, with 95% intervals; ratios of cost", head, rows))
     return tables
+
+
+def _loss(method: MethodResult, rate: float) -> str:
+    loss = method.tuning.get(rate)
+    return "failed" if loss is None else f"{loss:.4f}" + (" *" if rate == method.learning_rate else "")
 
 
 _COST_HEAD = ["method", "learning rate", "trainable parameters", "step seconds", "peak memory, MiB", "runs"]
@@ -156,4 +170,4 @@ def _interval(interval: Interval | None, sign: bool = False) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -47,7 +47,7 @@ class MethodResult:
     learning_rate: float | None
     """None where no choice could be made yet."""
     tuning: Mapping[float, float | None]
-    """Loss on the left-out examples by candidate."""
+    """Loss on the left-out examples by candidate; None: its training failed."""
     error: str | None
     """Why there is no learning rate."""
     runs: list[RunResult]
@@ -92,6 +92,9 @@ class Results:
     methods: list[MethodResult]
     base_accuracy: float | None
     base_tasks: Mapping[str, float]
+    best_guess: float | None
+    """Mean accuracy of one answer to all of a task, the best such answer; see `Evaluation.best_guess`."""
+    best_guess_tasks: Mapping[str, float]
     pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures must know."""
@@ -179,6 +182,8 @@ def results_of(
         methods=found,
         base_accuracy=base.mean().value if base else None,
         base_tasks={task: accuracy.value for task, accuracy in base.per_task().items()} if base else {},
+        best_guess=base.mean_best_guess() if base else None,
+        best_guess_tasks=base.best_guess() if base else {},
         pairs=_pairs(recipe, {method.name: method for method in found}, scores),
         notes=_notes(recipe, choices, found),
     )
@@ -223,11 +228,13 @@ def _stacked(scores: _Scores, method: str, seeds: Sequence[int]) -> dict[str, np
 
 
 def _pairs(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: _Scores) -> list[Pair]:
+    """Each method but the baselines against each baseline; the reference against each other one, even if it is one."""
     baselines = [EQUAL_LORA, *(name for name in recipe.baselines if name != EQUAL_LORA)]
+    compared = [name for name in recipe.methods if name not in baselines or name == recipe.reference_method]
     found = []
-    for name, baseline in itertools.product(recipe.methods, baselines):
+    for name, baseline in itertools.product(compared, baselines):
         seeds = [seed for seed in recipe.seeds if (name, seed) in scores and (baseline, seed) in scores]
-        if name in baselines or not seeds:
+        if name == baseline or not seeds:
             continue
         mine, theirs = _stacked(scores, name, seeds), _stacked(scores, baseline, seeds)
         difference, tasks = bootstrap({task: mine[task] - theirs[task] for task in mine})
@@ -256,7 +263,9 @@ def _notes(recipe: CompareRecipe, choices: Mapping[str, Choice], methods: Sequen
             "examples of each task (at most a tenth of it) that no run trains on. The scale of updates is not matched "
             "otherwise."
         ]
-    notes += [f"{name}: {choice.warning}." for name, choice in choices.items() if choice.warning]
+    for name, choice in choices.items():
+        notes += [f"{name}: {choice.warning}."] if choice.warning else []
+        notes += [f"{name}: no loss for the learning rate {rate:g}: {e}." for rate, e in choice.errors.items()]
     if len(recipe.seeds) == 1:
         notes.append("With one seed the intervals say how sure the difference is for these trained adapters alone.")
     for method in methods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,23 +26,30 @@ class Choice:
     losses: Mapping[float, float | None]
     """Loss on the left-out examples by candidate; None: its training failed."""
     warning: str | None = None
+    errors: Mapping[float, str] = field(default_factory=dict)
+    """Why the training with a candidate failed."""
 
 
-def choose(losses: Mapping[float, float | None]) -> Choice:
+def choose(losses: Mapping[float, float | None], errors: Mapping[float, str]) -> Choice:
     """The candidate of least loss.
 
+    Args:
+        losses: by candidate; None: its training failed.
+        errors: of those that failed.
+
     Raises:
-        ValueError: if no candidate has a loss.
+        ValueError: if no candidate has a loss, with the errors.
     """
     found = {rate: loss for rate, loss in losses.items() if loss is not None and math.isfinite(loss)}
     if not found:
-        raise ValueError("no learning rate could be chosen: the training with each candidate failed")
+        reasons = "; ".join(f"{rate:g}: {error}" for rate, error in errors.items())
+        raise ValueError(f"no learning rate could be chosen: the training with each candidate failed: {reasons}")
     best = min(found, key=lambda rate: found[rate])
     warning = None
     if best in (min(losses), max(losses)):
         side, more = ("smallest", "smaller") if best == min(losses) else ("largest", "larger")
         warning = f"the learning rate chosen, {best:g}, is the {side} candidate: a {more} one may be better"
-    return Choice(best, losses, warning)
+    return Choice(best, losses, warning, errors)
 
 
 def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
