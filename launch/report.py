@@ -21,7 +21,7 @@ def main() -> None:
 
     report = run(recipe)
     if "--check" in sys.argv:
-        raise SystemExit(check(report))
+        sys.exit(check(report))
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ def report(saved: float = 35.0, **overrides: Any) -> Report:
     verdicts = [
         *claims.parameters("<a & b>", own, ["lora_r32"]),
         *claims.training_time(times),
-        *claims.accuracy(None, 0.0),
+        *claims.accuracy(None, 0.0, "<a & b>", {}),
         claims.approximation(FALLING),
         claims.clusters(None),
         *claims.specialised("no adapter"),
     ]
     environment = {"date": "2026-01-01", "ranks": 2, "cpu": "a CPU", "gpus": [], "versions": {"torch": "1"}}
-    return Report(**{**vars(Report("<a & b>", counts, times, FALLING, verdicts, environment)), **overrides})
+    return Report(**{**vars(Report("<a & b>", 3, counts, times, FALLING, verdicts, environment)), **overrides})

@@ -46,28 +46,38 @@ def interval(value, low, high):
     return {"value": value, "low": low, "high": high, "p": 0.5}
 
 
+ADAPTER = {"method": "trex", "num_in_experts": 4}
+
+
+def finished(seeds=3):
+    return [{"seed": seed, "status": "finished"} for seed in range(seeds)]
+
+
 def comparison(difference, unseen, train_examples=0):
     """As trex_ds.comparison.output writes it, but for what is not read."""
-    methods = {"mine": "trex", "lora_equal": "lora", "sira": "sira", "ablated": "trex"}
-    good = interval(0.05, 0.04, 0.06)
+    adapters = {
+        "mine": ADAPTER,
+        "lora_equal": {"method": "lora"},
+        "sira": {"method": "sira"},
+        "ablated": {"method": "trex", "num_in_experts": 2},
+        "ia3": {"method": "ia3"},
+    }
+    good, bad = interval(0.05, 0.04, 0.06), interval(-0.05, -0.06, -0.04)
     return {
-        "recipe": {"tasks": [{"source": "gym:seen"}, {"source": "gym:unseen", "train_examples": train_examples}]},
-        "methods": [{"name": name, "adapter": {"method": method}} for name, method in methods.items()],
+        "recipe": {
+            "model": {"name": "a/b"},
+            "seeds": [0, 1, 2],
+            "tasks": [{"source": "gym:seen"}, {"source": "gym:unseen", "train_examples": train_examples}],
+        },
+        "methods": [{"name": name, "adapter": adapter, "runs": finished()} for name, adapter in adapters.items()],
         "reference": "mine",
         "pairs": [
-            {"method": "mine", "baseline": "ablated", "seeds": [0], "difference": interval(-1, -1, -1), "tasks": {}},
-            {"method": "ablated", "baseline": "sira", "seeds": [0], "difference": interval(-1, -1, -1), "tasks": {}},
-            {
-                "method": "mine",
-                "baseline": "sira",
-                "seeds": [0, 1],
-                "difference": good,
-                "tasks": {"seen": good, "unseen": good},
-            },
+            {"method": "mine", "baseline": "ablated", "difference": bad, "tasks": {}},
+            {"method": "ablated", "baseline": "sira", "difference": bad, "tasks": {}},
+            {"method": "sira", "baseline": "mine", "difference": bad, "tasks": {"seen": bad, "unseen": bad}},
             {
                 "method": "mine",
                 "baseline": "lora_equal",
-                "seeds": [0, 1],
                 "difference": difference,
                 "tasks": {"seen": good, "unseen": unseen},
             },
@@ -86,23 +96,75 @@ def comparison(difference, unseen, train_examples=0):
     ],
 )
 def test_accuracy_against_the_best_lora_based_method(difference, margin, outcome):
-    found, _ = claims.accuracy(comparison(difference, difference), margin)
+    found, _ = claims.accuracy(comparison(difference, difference), margin, "a/b", ADAPTER)
     assert found.outcome == outcome
     assert found.against.startswith("lora_equal")
     assert found.measured.value == pytest.approx(100 * difference["value"])
 
 
+def test_a_pair_counts_whichever_of_the_two_is_the_baseline():
+    # Against lora_equal the gain is larger than against sira, for which the pair's method is sira.
+    found, _ = claims.accuracy(comparison(interval(0.2, 0.1, 0.3), interval(0, 0, 0)), 0.0, "a/b", ADAPTER)
+    assert found.against.startswith("sira")
+    assert (found.outcome, found.measured) == (HOLDS, Interval(*map(pytest.approx, (5.0, 4.0, 6.0))))
+
+
 def test_tasks_that_are_not_trained_on_are_judged_alone():
-    _, found = claims.accuracy(comparison(interval(0.02, 0.01, 0.03), interval(-0.02, -0.03, -0.01)), 0.0)
+    better, worse = interval(0.02, 0.01, 0.03), interval(-0.02, -0.03, -0.01)
+    _, found = claims.accuracy(comparison(better, worse), 0.0, "a/b", ADAPTER)
     assert found.outcome == FAILS
     assert "tasks unseen" in found.reason
-    _, found = claims.accuracy(comparison(interval(0.02, 0.01, 0.03), interval(0, 0, 0), train_examples=5), 0.0)
+    _, found = claims.accuracy(comparison(better, interval(0, 0, 0), train_examples=5), 0.0, "a/b", ADAPTER)
     assert found.outcome == UNKNOWN
     assert "train_examples: 0" in found.reason
 
 
+def without_a_run(content):
+    content["methods"][2]["runs"][1]["status"] = "failed"
+
+
+def without_runs(content):
+    content["methods"][1]["runs"] = []
+
+
+def without_a_pair(content):
+    del content["pairs"][2]
+
+
+def with_two_seeds(content):
+    for method in content["methods"]:
+        method["runs"] = finished(2)
+
+
+def of_another_model(content):
+    content["recipe"]["model"]["name"] = "c/d"
+
+
+def of_another_adapter(content):
+    content["methods"][0]["adapter"] = {"method": "trex", "num_in_experts": 8}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_a_run, "seeds 1 of sira have not finished"),
+        (without_runs, "lora_equal have not finished"),
+        (without_a_pair, "put sira among its baselines"),
+        (with_two_seeds, "has 2 seeds, and takes 3"),
+        (of_another_model, "is of c/d, the report of a/b"),
+        (of_another_adapter, "differs from the recipe's adapter in num_in_experts"),
+    ],
+)
+def test_a_comparison_that_is_not_about_the_claim_cannot_tell(change, reason):
+    content = comparison(interval(0.02, 0.01, 0.03), interval(0.02, 0.01, 0.03))
+    change(content)
+    for found in claims.accuracy(content, 0.0, "a/b", ADAPTER):
+        assert (found.outcome, found.measured) == (UNKNOWN, None)
+        assert reason in found.reason
+
+
 def test_without_a_comparison_the_command_that_would_tell_is_named():
-    for found in claims.accuracy(None, 0.0):
+    for found in claims.accuracy(None, 0.0, "a/b", ADAPTER):
         assert found.outcome == UNKNOWN
         assert "launch/compare.py" in found.reason
 

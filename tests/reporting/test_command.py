@@ -59,6 +59,7 @@ def test_report_of_two_ranks(tmp_path):
     assert set(made["throughput"]["peak_bytes"]) == {"trex", "lora_r6", "lora_equal"}
     assert {v["outcome"] for v in made["verdicts"] if v["name"].startswith("accuracy")} == {"cannot be told"}
     assert made["environment"]["ranks"] == 2
+    assert made["seed"] == 0
     assert (folder / "report.md").read_text().startswith("# Report on ")
     assert (folder / "report.html").read_text().endswith("</html>")
     logged = [json.loads(line)["metrics"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -75,6 +76,16 @@ def test_check_fails_only_if_a_checked_claim_does_not_hold(tmp_path, monkeypatch
     said = capsys.readouterr().err
     assert ("does not hold: 30-40% fewer trainable parameters" in said) == bool(code)
     assert "cannot be told, and is no failure: " in said
+
+
+def test_check_fails_on_rank_0_alone_so_that_it_is_heard(monkeypatch, capsys):
+    from trex_ds.reporting.run import check
+
+    assert check(report(20.0)) == 1
+    assert "does not hold" in capsys.readouterr().err
+    monkeypatch.setattr("trex_ds.reporting.run.rank", lambda: 1)
+    assert check(report(20.0)) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_everything_wrong_is_said_at_once_with_code_2(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.intuition.centroids import placeholder_centroids
-from trex_ds.reporting.routing import _routing
+from trex_ds.reporting.routing import RANDOM_ROUTERS, _against_random, _RandomRouters, _routing
 
 
 def randomized(**options):
@@ -31,9 +31,9 @@ def test_g_gives_what_the_router_gives(router):
     inputs = []
     layer = model.base_model.model.model.layers[1].mlp.down_proj
     layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    found = _routing(model, [7], scores)  # one token, so that means are its own
+    found = _routing(model, [7], scores, _RandomRouters(0))  # one token, so that means are its own
     assert len(found) == 14
-    G, shares = found[-1]
+    G, shares = found[-1].G, found[-1].shares
     own = layer.trex_router["default"]
     a = inputs[0] @ layer.trex_A["default"].t()
     logits = a[..., :0] if own.rows() is None else inputs[0] @ own.rows().t()
@@ -43,14 +43,40 @@ def test_g_gives_what_the_router_gives(router):
         )
     np.testing.assert_allclose(G.reshape(2, 3).T @ a.detach().numpy().ravel(), z.numpy().ravel(), rtol=1e-4, atol=1e-5)
     if router == "none":
-        assert shares is None
+        assert (shares.shape, found[-1].random.shape) == ((0,), (RANDOM_ROUTERS, 0))
     else:
         assert shares.sum() == pytest.approx(1.0, abs=1e-5)
+        assert found[-1].random.sum(axis=1) == pytest.approx(np.ones(RANDOM_ROUTERS), abs=1e-5)
 
 
 def test_diagonal_pairs_have_no_others():
     torch.manual_seed(1)
     config = TRexConfig(num_in_experts=4, num_out_experts=4, num_clusters=4, pairs="diagonal")
-    (G, shares), *_ = _routing(get_peft_model(tiny_llama(), config), [3, 4, 5], torch.rand(4))
-    assert G.shape == (4,)
-    assert shares == pytest.approx(np.full(4, 0.25))
+    found, *_ = _routing(get_peft_model(tiny_llama(), config), [3, 4, 5], torch.rand(4), _RandomRouters(0))
+    assert found.G.shape == (4,)
+    assert found.shares == pytest.approx(np.full(4, 0.25))
+
+
+def test_random_routers_are_as_large_as_the_trained_one_and_stay_the_same():
+    weight = torch.nn.Parameter(torch.randn(6, 8) * torch.arange(1, 7).unsqueeze(1))
+    drawn = _RandomRouters(0).like(weight)
+    assert drawn.shape == (RANDOM_ROUTERS, 6, 8)
+    torch.testing.assert_close(drawn.norm(dim=-1), weight.norm(dim=-1).expand(RANDOM_ROUTERS, 6))
+    torch.testing.assert_close(_RandomRouters(0).like(weight), drawn)
+    both = _RandomRouters(0)
+    assert both.like(weight) is both.like(weight)
+
+
+def test_an_untrained_router_does_not_stand_out_and_one_that_knows_the_clusters_does():
+    generator = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(4), 10)
+    means = generator.normal(size=(4, 16))
+    x = means[clusters] + generator.normal(size=(40, 16))  # prompts of a cluster are alike
+    logits = np.stack([x @ generator.normal(size=(16, 6)) for _ in range(RANDOM_ROUTERS + 1)])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    untrained = _against_random(shares[0], shares[1:], clusters)
+    assert untrained.chance.low <= untrained.value <= untrained.chance.high
+    assert untrained.value > 0.1  # permuted clusters would have let it pass
+    trained = _against_random(np.eye(6)[clusters], shares[1:], clusters)
+    assert trained.value == pytest.approx(1.0)
+    assert trained.chance.high < 0.9

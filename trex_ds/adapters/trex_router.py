@@ -105,6 +105,11 @@ class TRexRouter(Router):
             return self._owner[0].W_r
         return self._parameters.get("W_r", self._parameters.get("U"))
 
+    def token_weights(self) -> list[Tensor]:
+        """All that the token routing is learned in: W_r, U and V, or W_a."""
+        rows = [rows] if (rows := self.rows()) is not None else []
+        return [*rows, *(self._parameters[name] for name in ("V", "W_a") if name in self._parameters)]
+
     def others(self) -> tuple[Tensor, ...]:
         """What else there is of V, W_a, gamma, omega and mapper."""
         return tuple(self._parameters[name] for name in self._names)

@@ -25,6 +25,9 @@ MOST_TIME = 1.1
 """Times LoRA's step."""
 BIASED = 0.05
 """Where the control's whole interval is farther than this from 1, no step time is believed."""
+LEAST_SEEDS = 3
+"""Of a comparison, to tell anything of accuracy."""
+_BEST_LORA = "the best LoRA-based method"
 LORA_BASED = ("lora", "rslora", "dora", "molora", "sira", "smora", "hydralora", "flylora", "mora", "mor1e")
 
 
@@ -125,25 +128,34 @@ def more_than(interval: Interval, limit: float) -> Outcome:
     return FAILS if interval.high <= limit else UNKNOWN
 
 
-def accuracy(comparison: Mapping[str, Any] | None, margin: float) -> list[Verdict]:
+def accuracy(
+    comparison: Mapping[str, Any] | None, margin: float, model: str, adapter: Mapping[str, Any]
+) -> list[Verdict]:
     """More accurate than the best LoRA-based method, on all tasks of a comparison and on those that are not trained on.
 
     Args:
         comparison: content of a comparison.json; None: there is none.
         margin: points by which it must be better.
+        model: the base model's name that the report is about.
+        adapter: the adapter section that the report is about; the comparison's reference must be the same.
     """
     claims = (
         ("accuracy/mean", "up to +1.78 points mean accuracy over LoRA-based methods", None),
         ("accuracy/out_of_distribution", "better on out-of-distribution tasks", _untrained_tasks(comparison)),
     )
+    if comparison is None:
+        missing = (
+            "no comparison: run launch/compare.py with trex and LoRA-based methods, and give its result as "
+            "--comparison DIR/comparison.json"
+        )
+    else:
+        missing = _lacks(comparison, model, adapter)
     found = []
     for name, claim, tasks in claims:
-        measured, against, reason = _accuracy_of(comparison, tasks)
-        outcome = UNKNOWN
-        if measured is not None:
-            outcome = more_than(measured, margin)
-            reason += f"; more than {margin:g} points with all of the interval holds"
-        found.append(Verdict(name, claim, against, measured, "points", outcome, reason))
+        if comparison is None or missing:
+            found.append(Verdict(name, claim, _BEST_LORA, None, "points", UNKNOWN, missing))
+        else:
+            found.append(_accuracy_of(comparison, margin, name, claim, tasks))
     return found
 
 
@@ -153,39 +165,68 @@ def _untrained_tasks(comparison: Mapping[str, Any] | None) -> list[str]:
     return [entry["source"].partition(":")[2] for entry in entries if entry.get("train_examples") == 0]
 
 
-def _accuracy_of(comparison: Mapping[str, Any] | None, tasks: list[str] | None) -> tuple[Interval | None, str, str]:
-    against = "the best LoRA-based method"
-    if comparison is None:
+def _lora_based(comparison: Mapping[str, Any]) -> list[str]:
+    return [m["name"] for m in comparison["methods"] if m["adapter"].get("method", "trex") in LORA_BASED]
+
+
+def _lacks(comparison: Mapping[str, Any], model: str, adapter: Mapping[str, Any]) -> str:
+    """Why a comparison cannot tell; empty if it can."""
+    reference = comparison["reference"]
+    methods = {method["name"]: method for method in comparison["methods"]}
+    if comparison["recipe"]["model"]["name"] != model:
+        return f"the comparison is of {comparison['recipe']['model']['name']}, the report of {model}"
+    if methods[reference]["adapter"] != adapter:
+        own = methods[reference]["adapter"]
+        differing = [name for name in dict.fromkeys([*own, *adapter]) if own.get(name) != adapter.get(name)]
         return (
-            None,
-            against,
-            (
-                "no comparison: run launch/compare.py with trex and LoRA-based methods, and give its result as "
-                "--comparison DIR/comparison.json"
-            ),
+            f"{reference}, the comparison's reference, differs from the recipe's adapter in {', '.join(differing)}; "
+            "make them the same"
         )
-    kinds = {method["name"]: method["adapter"].get("method", "trex") for method in comparison["methods"]}
-    # Of several T-REX in a comparison the reference is the one that the claim is about.
-    own = comparison["reference"] if kinds.get(comparison["reference"]) == "trex" else None
-    pairs = [p for p in comparison["pairs"] if p["method"] == own and kinds[p["baseline"]] in LORA_BASED]
+    for name in (reference, *_lora_based(comparison)):
+        undone = [run["seed"] for run in methods[name]["runs"] if run["status"] != "finished"]
+        if undone or not methods[name]["runs"]:
+            which = f"seeds {', '.join(map(str, undone))} of {name}" if undone else name
+            return f"{which} have not finished in the comparison; run it again with --retry_failed true"
+        if len(methods[name]["runs"]) < LEAST_SEEDS:
+            return f"the comparison has {len(methods[name]['runs'])} seeds, and takes {LEAST_SEEDS} to tell"
+        if name != reference and _against(comparison, name) is None:
+            return f"the comparison has no difference of {reference} and {name}: put {name} among its baselines"
+    return ""
+
+
+def _against(comparison: Mapping[str, Any], other: str) -> dict[str, Any] | None:
+    """Differences of the reference to another method, of the mean and by task, whichever of them is the baseline."""
+    for pair in comparison["pairs"]:
+        turned = (pair["method"], pair["baseline"]) == (other, comparison["reference"])
+        if turned or (pair["method"], pair["baseline"]) == (comparison["reference"], other):
+            turn = _turned if turned else dict
+            tasks = {task: turn(interval) for task, interval in pair["tasks"].items()}
+            return {"baseline": other, "difference": turn(pair["difference"]), "tasks": tasks}
+    return None
+
+
+def _turned(interval: Mapping[str, float]) -> dict[str, float]:
+    return {"value": -interval["value"], "low": -interval["high"], "high": -interval["low"]}
+
+
+def _accuracy_of(
+    comparison: Mapping[str, Any], margin: float, name: str, claim: str, tasks: list[str] | None
+) -> Verdict:
+    pairs = [pair for pair in (_against(comparison, other) for other in _lora_based(comparison)) if pair]
     if tasks is not None:
-        known = [task for task in tasks if all(task in pair["tasks"] for pair in pairs)]
-        if not known:
-            return None, against, "no task of the comparison has train_examples: 0; add some, as BBH's, to its recipe"
-        tasks = known
-    if not pairs:
-        return (
-            None,
-            against,
-            "the comparison has no finished pair of its reference, if that is a T-REX, and a LoRA-based method",
-        )
+        tasks = [task for task in tasks if all(task in pair["tasks"] for pair in pairs)]
+        if not tasks:
+            reason = "no task of the comparison has train_examples: 0; add some, as BBH's, to its recipe"
+            return Verdict(name, claim, _BEST_LORA, None, "points", UNKNOWN, reason)
     # Against the best baseline, not the average one: the one that leaves the smallest gain.
     measured, pair = min(((_gain(pair, tasks), pair) for pair in pairs), key=lambda found: found[0].value)
-    seeds = len(pair["seeds"])
-    note = f"{seeds} seed{'s' * (seeds != 1)}, paired bootstrap, {len(pairs)} LoRA-based baselines"
+    seeds = len(comparison["recipe"]["seeds"])
+    reason = f"{seeds} seeds, paired bootstrap, {len(pairs)} LoRA-based methods"
     if tasks is not None:
-        note += f"; tasks {', '.join(tasks)}"
-    return measured, f"{pair['baseline']}, the best LoRA-based method of the comparison", note
+        reason += f"; tasks {', '.join(tasks)}"
+    reason += f"; more than {margin:g} points with all of the interval holds"
+    against = f"{pair['baseline']}, the best LoRA-based method of the comparison"
+    return Verdict(name, claim, against, measured, "points", more_than(measured, margin), reason)
 
 
 def _gain(pair: Mapping[str, Any], tasks: list[str] | None) -> Interval:
@@ -221,7 +262,7 @@ def approximation(found: Approximation) -> Verdict:
 
 def clusters(found: AgainstChance | None) -> Verdict:
     """Clusters have to do with tasks."""
-    claim, against = "semantic clusters are meaningful", "tasks of the training examples"
+    claim, against = "semantic clusters are meaningful", "tasks of the training examples, permuted"
     if found is None:
         reason = "all training examples are of one task, so clusters cannot be held against tasks"
         return Verdict("clusters", claim, against, None, "", UNKNOWN, reason)
@@ -230,11 +271,12 @@ def clusters(found: AgainstChance | None) -> Verdict:
 
 def specialised(found: Specialisation | str) -> list[Verdict]:
     """Experts specialise by cluster; `found` may say why it was not looked at."""
-    claim, against = "experts specialise by cluster", "permuted clusters of the evaluation prompts"
+    claim, against = "experts specialise by cluster", "token routers of random weights of the same size"
     if isinstance(found, str):
         return [Verdict("specialisation/token_router", claim, against, None, "%", UNKNOWN, found)]
     what = "share of the variance over prompts that lies between clusters"
-    verdicts = [_against_chance("specialisation/routing", claim, against, found.routing, f"{what}, of G", False)]
+    permuted = "permuted clusters of the evaluation prompts"
+    verdicts = [_against_chance("specialisation/routing", claim, permuted, found.routing, f"{what}, of G", False)]
     if found.token_routing is not None:
         learned = f"{what}, of the token router's shares"
         verdicts.append(

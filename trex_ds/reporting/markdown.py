@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trex_ds.reporting.result import Report, Table, tables
+from trex_ds.reporting.result import Report, Table, place, tables, versions
 
 
 def to_markdown(report: Report) -> str:
     """All tables, and where they were measured."""
-    where = report.environment
     parts = [
         f"# Report on {report.model}",
-        f"{where['date']}, {where['ranks']} ranks, {where['cpu']}, {', '.join(where['gpus']) or 'no GPU'}",
+        place(report),
         *map(_table, tables(report)),
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in where["versions"].items()),
+        f"Versions: {versions(report)}",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from trex_ds.reporting.plots import plots
-from trex_ds.reporting.result import Report, Table, tables
+from trex_ds.reporting.result import Report, Table, place, tables, versions
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; --open: #9a6700; }
@@ -30,9 +30,6 @@ _KINDS = {"holds": "holds", "does not hold": "fails", "cannot be told": "open"}
 def to_html(report: Report) -> str:
     """The page, as well-formed XML."""
     verdicts, *others = tables(report)
-    where = report.environment
-    place = f"{where['date']}, {where['ranks']} ranks, {where['cpu']}, {', '.join(where['gpus']) or 'no GPU'}"
-    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     title = escape(f"Report on {report.model}")
     return "\n".join(
         [
@@ -41,12 +38,12 @@ def to_html(report: Report) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1" />',
             f"<title>{title}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
-            f"<p>{escape(place)}</p>",
+            f"<p>{escape(place(report))}</p>",
             "<h2>Verdicts</h2>",
             *(_verdict(row, _KINDS[v.outcome]) for row, v in zip(verdicts.rows, report.verdicts, strict=True)),
             *(_figure(name, svg) for name, svg in plots(report).items()),
             *map(_table, others),
-            f"<footer><p>{escape(versions)}</p></footer>",
+            f"<footer><p>{escape(versions(report))}</p></footer>",
             "</body></html>",
         ]
     )

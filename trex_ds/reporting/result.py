@@ -18,6 +18,8 @@ class Report:
     """All of it."""
 
     model: str
+    seed: int
+    """Of the recipe: of the data's order, and of all that is drawn."""
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Model, method, role: parameters."""
     throughput: Throughput
@@ -46,6 +48,18 @@ class Report:
         for method, roles in self.counts[self.model].items():
             found[f"report/trainable_parameters/{method}"] = float(trained(roles))
         return found
+
+
+def place(report: Report) -> str:
+    """When, on what and with which seed it was measured, in a line."""
+    where = report.environment
+    hardware = f"{where['ranks']} ranks, {where['cpu']}, {', '.join(where['gpus']) or 'no GPU'}"
+    return f"{where['date']}, {hardware}, seed {report.seed}"
+
+
+def versions(report: Report) -> str:
+    """Of the packages that it was measured with, in a line."""
+    return ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Do clusters mean something, and do experts specialise by cluster?  Both against what permuted labels give."""
+"""Do clusters mean something, and do experts specialise by cluster?  Both against what chance gives.
+
+For clusters chance is a permutation of labels. For experts it is not: prompts of a cluster are alike, so that any
+router gives them weights that are alike, even one that has learned nothing. There chance is a router of random weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tqdm import tqdm
 
 from trex_ds.adapters import RoutedLinear
 from trex_ds.adapters.trex_router import TRexRouter
-from trex_ds.reporting.intervals import CONFIDENCE, Interval
+from trex_ds.reporting.intervals import Interval, percentile_interval
 from trex_ds.tasks.seeding import seeded_order
 from trex_ds.training.preparation import Prepared
 
@@ -26,13 +30,17 @@ MOST_PROMPTS = 512
 """Evaluation prompts that an adapter's routing is looked at on, at most."""
 
 
+RANDOM_ROUTERS = 39
+"""Random token routers: so many that the largest of them and the measured one leaves 1 in 40 to chance, one-sided."""
+
+
 @dataclass(frozen=True)
 class AgainstChance:
-    """A statistic of labels, and the same with the labels permuted."""
+    """A statistic, and the same of what has nothing to do with what is measured."""
 
     value: float
     chance: Interval
-    """Mean and 95% interval of the permutations'."""
+    """Mean and 95% interval."""
     samples: int
     labels: int
     """Distinct ones that occur."""
@@ -64,7 +72,7 @@ class Specialisation:
     routing: AgainstChance
     """Of G as a whole. The intuition in it depends on the prompt's place among the clusters from the first step on."""
     token_routing: AgainstChance | None
-    """Of the token router's shares alone, which are the same for all prompts before training; None without one."""
+    """Of the token router's shares alone, against routers of random weights; None without a token router."""
 
 
 def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisation:
@@ -87,16 +95,17 @@ def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisatio
     clusters = scores.argmax(dim=1).cpu().numpy()
     if len(np.unique(clusters)) < 2:
         raise ValueError(f"all {len(questions)} evaluation prompts lie in one cluster")
-    G, shares = [], []
+    draws = _RandomRouters(seed)
+    G, shares, random = [], [], []
     for question, own in zip(tqdm(questions, desc="routing of prompts", mininterval=2.0), scores, strict=True):
-        found = _routing(answerer.model, question.input_ids, own)
-        G.append(np.concatenate([g for g, _ in found]))
-        shares.append(np.concatenate([s for _, s in found if s is not None] or [np.zeros(0)]))
-    token = np.stack(shares)
+        found = _routing(answerer.model, question.input_ids, own, draws)
+        G.append(np.concatenate([weights.G for weights in found]))
+        shares.append(np.concatenate([weights.shares for weights in found]))
+        random.append(np.concatenate([weights.random for weights in found], axis=1))
     return Specialisation(
         adapter=str(folder),
         routing=_between(np.stack(G), clusters, seed),
-        token_routing=_between(token, clusters, seed) if token.size else None,
+        token_routing=_against_random(np.stack(shares), np.stack(random, axis=1), clusters) if shares[0].size else None,
     )
 
 
@@ -115,19 +124,68 @@ def _between(weights: np.ndarray, clusters: np.ndarray, seed: int) -> AgainstCha
     return _against_chance(lambda labels: between_clusters(weights, labels), clusters, seed)
 
 
+def _against_random(shares: np.ndarray, random: np.ndarray, clusters: np.ndarray) -> AgainstChance:
+    """Of shares (prompts, pairs) and those of random routers (draws, prompts, pairs)."""
+    by_chance = [between_clusters(draw, clusters) for draw in random]
+    return _to_chance(between_clusters(shares, clusters), by_chance, clusters)
+
+
 def _against_chance(statistic: Any, labels: np.ndarray, seed: int) -> AgainstChance:
     generator = np.random.default_rng(seed)
     permuted = [statistic(generator.permutation(labels)) for _ in range(PERMUTATIONS)]
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(permuted, [tail, 100 - tail])
-    chance = Interval(float(np.mean(permuted)), float(low), float(high))
-    return AgainstChance(statistic(labels), chance, len(labels), len(np.unique(labels)))
+    return _to_chance(statistic(labels), permuted, labels)
+
+
+def _to_chance(value: float, by_chance: Sequence[float], labels: np.ndarray) -> AgainstChance:
+    chance = percentile_interval(float(np.mean(by_chance)), by_chance)
+    return AgainstChance(value, chance, len(labels), len(np.unique(labels)))
+
+
+class _RandomRouters:
+    """Draws of token routers with the shape of trained ones, and their rows' norms, in random directions."""
+
+    def __init__(self, seed: int, draws: int = RANDOM_ROUTERS):
+        self._generator = torch.Generator().manual_seed(seed)
+        self._draws = draws
+        self._drawn: dict[int, Tensor] = {}
+
+    def like(self, weight: Tensor) -> Tensor:
+        """(draws, *weight.shape), the same whenever it is asked for the same weight."""
+        if id(weight) not in self._drawn:
+            directions = torch.randn(self._draws, *weight.shape, generator=self._generator).to(weight.device)
+            norms = weight.detach().float().norm(dim=-1, keepdim=True)
+            self._drawn[id(weight)] = directions / directions.norm(dim=-1, keepdim=True) * norms
+        return self._drawn[id(weight)]
+
+    def shares(self, router: TRexRouter, a: Tensor, x: Tensor) -> Tensor:
+        """Their token shares in the router's place, means over tokens: (draws, pairs)."""
+        rows, routing = router.rows(), router.token_weights()
+        means = []
+        for draw in range(self._draws):
+            logits = a[..., :0] if rows is None else x @ self.like(rows)[draw].t()
+            others = tuple(self.like(w)[draw] if any(w is r for r in routing) else w for w in router.others())
+            own = router.token_shares(a, logits, others)
+            assert own is not None
+            means.append(own.mean(dim=(0, 1)))
+        return torch.stack(means)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Of one adapted linear, means over a prompt's tokens."""
+
+    G: np.ndarray
+    """(pairs,)"""
+    shares: np.ndarray
+    """The token router's, (pairs,); (0,) without one."""
+    random: np.ndarray
+    """Those of random routers, (draws, pairs); (draws, 0) without a token router."""
 
 
 @torch.no_grad()
-def _routing(model: Any, ids: Sequence[int], scores: Tensor) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Of each adapted linear, in order: means over the prompt's tokens of G, and of the token router's shares."""
-    with _watched(model) as found:
+def _routing(model: Any, ids: Sequence[int], scores: Tensor, draws: _RandomRouters) -> list[_Weights]:
+    """Of each adapted linear, in order."""
+    with _watched(model, draws) as found:
         batch = torch.tensor([list(ids)], device=model.device)
         model(input_ids=batch, intuition=scores.unsqueeze(0).to(model.device), use_cache=False, logits_to_keep=1)
     if not found:
@@ -136,14 +194,14 @@ def _routing(model: Any, ids: Sequence[int], scores: Tensor) -> list[tuple[np.nd
 
 
 @contextmanager
-def _watched(model: Any) -> Iterator[list[tuple[np.ndarray, np.ndarray | None]]]:
-    found: list[tuple[np.ndarray, np.ndarray | None]] = []
+def _watched(model: Any, draws: _RandomRouters) -> Iterator[list[_Weights]]:
+    found: list[_Weights] = []
 
     def look(layer: RoutedLinear, arguments: tuple[Tensor, ...]) -> None:
         name = layer.active_adapters[0]
         router = layer.trex_router[name]
         if isinstance(router, TRexRouter):
-            found.append(_weights(layer, router, name, arguments[0]))
+            found.append(_weights(layer, router, name, arguments[0], draws))
 
     with ExitStack() as stack:
         for layer in model.modules():
@@ -152,13 +210,16 @@ def _watched(model: Any) -> Iterator[list[tuple[np.ndarray, np.ndarray | None]]]
         yield found
 
 
-def _weights(layer: RoutedLinear, router: TRexRouter, name: str, x: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+def _weights(layer: RoutedLinear, router: TRexRouter, name: str, x: Tensor, draws: _RandomRouters) -> _Weights:
     A, rows = layer.trex_A[name].float(), router.rows()
-    a = x.float() @ A.t()
-    logits = x.float() @ rows.float().t() if rows is not None else a[..., :0]
+    x = x.float()
+    a = x @ A.t()
+    logits = x @ rows.float().t() if rows is not None else a[..., :0]
     side_input = layer.side_input.current
     assert side_input is not None
     scores = side_input.rows(name, *x.shape[:2])
+    G = router.weights(a, logits, router.others(), scores, None).mean(dim=(0, 1)).cpu().numpy()
     shares = router.token_shares(a, logits, router.others())
-    G = router.weights(a, logits, router.others(), scores, None).mean(dim=(0, 1))
-    return G.cpu().numpy(), None if shares is None else shares.mean(dim=(0, 1)).cpu().numpy()
+    if shares is None:
+        return _Weights(G, np.zeros(0), np.zeros((RANDOM_ROUTERS, 0)))
+    return _Weights(G, shares.mean(dim=(0, 1)).cpu().numpy(), draws.shares(router, a, x).cpu().numpy())

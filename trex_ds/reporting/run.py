@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from tqdm import tqdm
 
-from trex_ds.config import ConfigError
+from trex_ds.config import ConfigError, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
@@ -84,12 +84,12 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     verdicts = [
         *(v for model in (recipe.model.name, _CLAIMED_MODEL) for v in claims.parameters(model, counts[model], claimed)),
         *claims.training_time(throughput),
-        *claims.accuracy(comparison, recipe.report.accuracy_margin),
+        *claims.accuracy(comparison, recipe.report.accuracy_margin, recipe.model.name, to_dict(recipe.adapter)),
         claims.approximation(found),
         claims.clusters(meaning),
         *claims.specialised(routing),
     ]
-    return Report(recipe.model.name, counts, throughput, found, verdicts, describe_environment())
+    return Report(recipe.model.name, recipe.seed, counts, throughput, found, verdicts, describe_environment())
 
 
 def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], int]:
@@ -164,13 +164,17 @@ def _print(report: Report, folder: Path, how_to_open_mlflow: str) -> None:
 
 
 def check(report: Report) -> int:
-    """The exit status of `--check`: 1 if a checked claim does not hold, which is said on standard error; else 0."""
+    """The exit status of `--check`: 1 if a checked claim does not hold, which is said on standard error; else 0.
+
+    On other ranks than 0 it is 0: a launcher ends all of them as soon as one fails, before rank 0 has spoken.
+    """
+    if rank() != 0:
+        return 0
     wrong = claims.failed(report.verdicts)
-    if rank() == 0:
-        console = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
-        for verdict in wrong:
-            console.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
-        unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
-        if unknown:
-            console.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
+    console = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
+    for verdict in wrong:
+        console.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
+    unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
+    if unknown:
+        console.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
     return 1 if wrong else 0
