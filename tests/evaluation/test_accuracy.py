@@ -46,6 +46,15 @@ def test_one_item_has_no_standard_error():
     assert math.isnan(evaluation(sums=[1.0]).per_task()["sums"].standard_error)
 
 
+def test_best_guess_is_the_most_frequent_answer_or_choice():
+    of_text = [Item("words", f"w {i}", answer, "", 0.0) for i, answer in enumerate([" Yes", "no", "yes", "maybe"])]
+    of_place = [Item("places", f"p {i}", f"unique {i}", "", 0.0, place) for i, place in enumerate([1, 1, 0, 1, 2])]
+    measured = Evaluation([*of_text, *of_place])
+    assert measured.best_guess() == {"words": 0.5, "places": 0.6}
+    assert measured.mean_best_guess() == pytest.approx(0.55)
+    assert math.isnan(Evaluation([]).mean_best_guess())
+
+
 def test_metric_names():
     metrics = evaluation(sums=[1.0, 0.0], words=[1.0, 1.0]).metrics("held_out")
     assert metrics["held_out/sums/accuracy"] == 0.5

@@ -39,12 +39,19 @@ class Summary:
         """Write every figure of the summary with date, hardware, versions and seed, as JSON."""
         gains, mean_gain = self.adapted.gain_over(self.base)
         before, after = self.base.per_task(), self.adapted.per_task()
+        guesses = self.adapted.best_guess()
         content = {
             "tasks": {
-                task: {"base": asdict(before[task]), "adapted": asdict(after[task]), "difference": asdict(gains[task])}
+                task: {
+                    "best_guess": guesses[task],
+                    "base": asdict(before[task]),
+                    "adapted": asdict(after[task]),
+                    "difference": asdict(gains[task]),
+                }
                 for task in after
             },
             "mean": {
+                "best_guess": self.adapted.mean_best_guess(),
                 "base": asdict(self.base.mean()),
                 "adapted": asdict(self.adapted.mean()),
                 "difference": asdict(mean_gain),
@@ -67,7 +74,7 @@ class Summary:
 
 def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:
     """The table of accuracies, and a line each for size, speed, adapter and MLflow."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     console.print(accuracy_table(summary.base, summary.adapted))
     share = summary.trainable_parameters / summary.base_parameters
     console.print(
@@ -79,18 +86,20 @@ def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:
 
 
 def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
-    """Accuracy of both models per task in percent, with the paired difference, and the mean."""
+    """Accuracy in percent, per task and mean: of the best single answer, of both models, and their difference."""
     table = Table(title="Accuracy in % (± standard error)", title_justify="left")
     table.add_column("task")
-    for name in ("n", "base", "adapted", "difference"):
+    for name in ("n", "best guess", "base", "adapted", "difference"):
         table.add_column(name, justify="right")
     before, after = base.per_task(), adapted.per_task()
     gains, mean_gain = adapted.gain_over(base)
-    for task, result in after.items():
-        table.add_row(task, str(result.n), _percent(before[task]), _percent(result), _percent(gains[task], sign=True))
+    for task, guess in adapted.best_guess().items():
+        values = (_percent(before[task]), _percent(after[task]), _percent(gains[task], sign=True))
+        table.add_row(task, str(after[task].n), f"{100 * guess:.1f}", *values)
     table.add_section()
     mean = adapted.mean()
-    table.add_row("mean", str(mean.n), _percent(base.mean()), _percent(mean), _percent(mean_gain, sign=True))
+    values = (_percent(base.mean()), _percent(mean), _percent(mean_gain, sign=True))
+    table.add_row("mean", str(mean.n), f"{100 * adapted.mean_best_guess():.1f}", *values)
     return table
 
 
