@@ -11,7 +11,7 @@ from tests.adapters.test_peft import perturb
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.data import IGNORED_LABEL, Collator
-from trex_ds.training.trainer import TRexTrainer
+from trex_ds.training.trainer import ReportCallback, TRexTrainer
 
 PROMPTS, ANSWERS = ([5, 6, 7, 8, 9], [11, 12], [20, 21, 22]), ([30, 31, 2], [40, 2], [50, 51, 52, 53, 2])
 
@@ -79,3 +79,15 @@ def test_intuition_stays_in_float32(trainer, items):
     prepared = trainer._prepare_inputs(dict(batch))
     assert prepared["intuition"].dtype == torch.float32
     assert torch.equal(prepared["intuition"], batch["intuition"])
+
+
+def test_last_step_is_logged_even_between_two_intervals(model, items, tmp_path):
+    logged = []
+    options = {"use_cpu": True, "report_to": "none", "remove_unused_columns": False}
+    arguments = TrainingArguments(output_dir=str(tmp_path), logging_steps=2, max_steps=3, **options)
+    callback = ReportCallback(lambda metrics, step: logged.append((step, metrics["train/step_seconds"])))
+    TRexTrainer(
+        model=model.float(), args=arguments, train_dataset=items, data_collator=Collator(0), callbacks=[callback]
+    ).train()
+    assert [step for step, _ in logged] == [2, 3]
+    assert all(seconds > 0 for _, seconds in logged)

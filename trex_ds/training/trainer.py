@@ -173,6 +173,11 @@ class ReportCallback(TrainerCallback):
     def __init__(self, report: Callable[[dict[str, float], int], None]):
         self.report = report
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Have the last step logged, so that a short training has a time and a divergence at its end is seen."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Pass the step logs on."""
         if logs and "loss" in logs:
