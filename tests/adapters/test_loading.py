@@ -13,6 +13,8 @@ from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig
 from trex_ds.adapters.loading import WEIGHTS_FILE, adapt, load_adapted
+from trex_ds.adapters.sections import SECTIONS
+from trex_ds.reporting.counts import count
 from trex_ds.training.adapter_files import load_adapter
 
 
@@ -58,3 +60,12 @@ def test_only_the_first_of_many_missing_tensors_are_named(tmp_path):
     save_file({}, tmp_path / WEIGHTS_FILE)
     with pytest.raises(ValueError, match=r"lacks 28 of the 28 tensors .*, \S+lora_A.weight and 25 more; copy it again"):
         load_adapted(tiny_llama(), tmp_path)
+
+
+def test_parts_that_do_not_divide_a_linears_features_are_refused():
+    config = SECTIONS["mhr"](r=2, n_skills=2, n_splits=5).build()
+    message = r"n_splits: 5 does not divide the 32 inputs and 32 outputs of \S+q_proj; take a number"
+    with pytest.raises(ValueError, match=message):
+        adapt(tiny_llama(), config, ["sum"])
+    with pytest.raises(ValueError, match=message):
+        count(tiny_llama().config, config, tasks=1)

@@ -16,6 +16,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.tuners.poly import PolyLayer
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,13 +32,36 @@ def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel
         base: a causal language model.
         config: of the method; with centroids attached where it needs them.
         tasks: of the mixture; a method that learns them apart has as many.
+
+    Raises:
+        ValueError: if the adapter does not fit the model.
     """
     if isinstance(config, PolyConfig):
         config.n_tasks = len(tasks)
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    check_splits(model)
     if isinstance(config, PromptTuningConfig):  # PEFT makes these in float32, and does not cast them
         model.prompt_encoder.to(base.dtype)
     return _ready(model)
+
+
+def check_splits(model: PeftModel) -> None:
+    """Refuse parts of MHR that do not divide the features of a linear, which PEFT finds in the first forward pass.
+
+    Raises:
+        ValueError: naming the first linear that cannot be split.
+    """
+    config = model.peft_config[model.active_adapter]
+    if not isinstance(config, PolyConfig):
+        return
+    for name, layer in model.named_modules():
+        if isinstance(layer, PolyLayer) and (
+            layer.in_features % config.n_splits or layer.out_features % config.n_splits
+        ):
+            raise ValueError(
+                f"n_splits: {config.n_splits} does not divide the {layer.in_features} inputs and {layer.out_features} "
+                f"outputs of {name}; take a number that divides them all, or leave it out with exclude_modules"
+            )
 
 
 def load_adapted(base: Any, folder: str | Path) -> PeftModel:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Union, get_type_hints
 
-from peft import AdaLoraConfig, PeftConfig, PolyConfig
+from peft import PeftConfig, PolyConfig
 from pydantic import Discriminator, Field, Tag
 
 from trex_ds.adapters.config import TRexConfig
@@ -22,8 +23,34 @@ from trex_ds.config import section
 
 # Set by the job, not by a recipe.
 _NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
-# Fields of PEFT's configurations whose values PEFT itself checks only when the model has been loaded.
+
+_Allowed = tuple[Callable[[Any], bool], str]
+# What fields may hold where they are not null. PEFT checks the most of it when the model has been loaded, or never.
+_ALLOWED: dict[str, _Allowed] = {
+    **dict.fromkeys(
+        ("lora_alpha", "alpha", "randlora_alpha"),
+        (lambda value: 0 < value < math.inf, "must be a finite number above 0"),
+    ),
+    **dict.fromkeys(
+        ("lora_dropout", "vera_dropout", "randlora_dropout", "rank_dropout"),
+        (lambda value: 0 <= value < 1, "must lie in [0, 1)"),
+    ),
+    **dict.fromkeys(("tinit", "tfinal"), (lambda value: value >= 0, "must be at least 0")),
+    "d_initial": (
+        lambda value: value != 0 and math.isfinite(value),
+        "must be finite and not 0, from which nothing is learnt",
+    ),
+    "decompose_factor": (lambda value: value == -1 or value >= 1, "must be -1 or at least 1"),
+    "target_modules": (lambda value: bool(value), "names nothing; name modules, or leave it out"),
+    "layers_to_transform": (
+        lambda value: value != [] and min(value if isinstance(value, list) else [value]) >= 0,
+        "must be indices of layers, which begin at 0; null: all layers",
+    ),
+}
 _SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "n_skills", "n_splits")
+_PEFT_SIZES: dict[str, _Allowed] = dict.fromkeys(
+    _SIZES, (lambda value: value >= 1, "must be a whole number of at least 1")
+)
 
 
 class AdapterSection:
@@ -37,24 +64,30 @@ class AdapterSection:
     """What the method cannot be used with (a name of limits.py), and why."""
 
     def problems(self) -> list[str]:
-        """What the configuration has to say against the section's values."""
-        if not issubclass(self.config_cls, RoutedConfig) and (found := self._no_sizes()):
-            return found
+        """What can be told to be wrong with the section's values before there is a model."""
+        routed = issubclass(self.config_cls, RoutedConfig)  # which checks its sizes itself
+        values = _fields(self)
+        allowed = _ALLOWED if routed else _ALLOWED | _PEFT_SIZES
+        found = [
+            f"{name}: {what}, got {values[name]!r}"
+            for name, (is_allowed, what) in allowed.items()
+            if values.get(name) is not None and not is_allowed(values[name])
+        ]
+        if routed and values["target_modules"] is None:
+            found.append("target_modules: must name the linears to adapt, as all-linear or [q_proj, v_proj]; got null")
+        if not routed:
+            found = found or _peft_problems(values)
+            if found:
+                return found
         try:
-            config = self.build()
+            self.build()
         except (ValueError, TypeError) as error:
-            return [str(error).removeprefix(f"{self.config_cls.__name__}: ")]
-        if isinstance(config, AdaLoraConfig) and not 0 < config.target_r < config.init_r:
-            return [f"target_r must lie between 0 and init_r = {config.init_r}, got {config.target_r!r}"]
-        return []
-
-    def _no_sizes(self) -> list[str]:
-        values = {name: getattr(self, name, 1) for name in _SIZES}
-        return [f"{n}: must be a whole number of at least 1, got {value!r}" for n, value in values.items() if value < 1]
+            found.append(str(error).removeprefix(f"{self.config_cls.__name__}: "))
+        return found
 
     def build(self) -> PeftConfig:
         """The PEFT configuration that this section describes."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = _fields(self)
         del fields["method"]
         return self.config_cls(**fields, **self.constants)
 
@@ -70,13 +103,38 @@ class AdapterSection:
         return self.config_cls is PolyConfig
 
 
+def _fields(section: Any) -> dict[str, Any]:
+    return {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+
+
+def _peft_problems(values: dict[str, Any]) -> list[str]:
+    """What two of the values of a PEFT method's section, each of them allowed, together show to be wrong."""
+    found = []
+    targets, feedforward = values.get("target_modules"), values.get("feedforward_modules")
+    if values.get("layers_to_transform") is not None and isinstance(targets, str):
+        found.append(
+            f"layers_to_transform: PEFT forgets it, or refuses it, where target_modules is {targets!r}; name the "
+            "modules, as target_modules: [q_proj, v_proj]"
+        )
+    if isinstance(feedforward, list) and isinstance(targets, list) and (others := set(feedforward) - set(targets)):
+        found.append(
+            f"feedforward_modules: {', '.join(sorted(others))} must be among target_modules too, which are "
+            f"{', '.join(targets)}"
+        )
+    if values["method"] == "adalora" and values["target_r"] >= values["init_r"]:
+        found.append(f"target_r must lie between 0 and init_r = {values['init_r']}, got {values['target_r']!r}")
+    if values["method"] == "mhr" and values["n_splits"] == 1:
+        found.append("n_splits: 1 makes Poly of MHR; take at least 2, or adapter.method poly")
+    return found
+
+
 class _MoR1E(AdapterSection):
     """T-REX's first version has one number of experts."""
 
     num_experts: int
 
     def build(self) -> PeftConfig:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = _fields(self)
         experts = fields.pop("num_experts")
         del fields["method"]
         return TRexConfig(**fields, num_in_experts=experts, num_out_experts=experts, pairs="diagonal")

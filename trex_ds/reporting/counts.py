@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PolyConfig, ShiraConfig, get_peft_model
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.loading import check_splits
 from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
@@ -76,6 +77,7 @@ def count(config: Any, adapter: PeftConfig, tasks: int | None = None) -> dict[st
         owned = {id(parameter) for parameter in base.parameters()}
         modules = {name for name, _ in base.named_modules()}
         model = get_peft_model(base, adapter)
+    check_splits(model)
     counts = dict.fromkeys(ROLES, 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,0 +1,93 @@
+"""Values that make no adapter are named before anything is loaded, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.adapters.methods import METHODS, section
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.sections import SECTIONS
+
+
+def with_field(name: str) -> list[str]:
+    return [m for m in METHODS if name in {f.name for f in dataclasses.fields(SECTIONS[m])}]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_small_and_default_values_are_no_problem(method):
+    assert section(method).problems() == SECTIONS[method]().problems() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "message"),
+    [
+        ("lora_alpha", (0, -1), "lora_alpha: must be a finite number above 0, got 0"),
+        ("alpha", (0, -8.0), "alpha: must be a finite number above 0, got 0"),
+        ("randlora_alpha", (0, -1), "randlora_alpha: must be"),
+        ("lora_dropout", (-0.1, 1.0, float("nan")), "lora_dropout: must lie in [0, 1), got -0.1"),
+        ("vera_dropout", (1.5,), "vera_dropout: must lie in [0, 1), got 1.5"),
+        ("randlora_dropout", (-1.0,), "randlora_dropout: must lie"),
+        ("rank_dropout", (1.0,), "rank_dropout: must lie"),
+        ("dropout", (1.0,), "dropout must lie in [0, 1), got 1.0"),
+        ("tinit", (-1,), "tinit: must be at least 0, got -1"),
+        ("tfinal", (-5,), "tfinal: must be at least 0, got -5"),
+        ("d_initial", (0.0, float("nan"), float("inf")), "d_initial: must be finite and not 0"),
+        ("decompose_factor", (0, -2), "decompose_factor: must be -1 or at least 1, got 0"),
+        ("r", (0, -4), "must be a whole number of at least 1, got 0"),
+        ("n_skills", (0,), "n_skills: must be a whole number of at least 1, got 0"),
+        ("n_splits", (0,), "n_splits: must be"),
+        ("num_virtual_tokens", (0,), "num_virtual_tokens: must be"),
+        ("target_modules", ([], ""), "target_modules: names nothing; name modules, or leave it out, got []"),
+        ("layers_to_transform", ([], -1, [0, -2]), "layers_to_transform: must be indices of layers"),
+    ],
+)
+def test_values_that_make_no_adapter(field, wrong, message):
+    methods = with_field(field)
+    assert methods
+    for method in methods:
+        for number, value in enumerate(wrong):
+            found = dataclasses.replace(section(method), **{field: value}).problems()
+            assert len(found) == 1, (method, value, found)
+            assert field in found[0]
+            assert number > 0 or message in found[0], (method, found)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    found = SECTIONS["adalora"](init_r=0, lora_dropout=2.0, lora_alpha=0, tinit=-1, target_modules=[]).problems()
+    assert {line.partition(":")[0] for line in found} == {
+        "init_r",
+        "lora_dropout",
+        "lora_alpha",
+        "tinit",
+        "target_modules",
+    }
+    found = SECTIONS["smora"](r=0, dropout=1.0, lora_alpha=0.0, target_modules=None).problems()
+    assert len(found) == 3  # the configuration's own are one line
+    assert all(any(name in line for line in found) for name in ("r must", "dropout", "lora_alpha", "target_modules"))
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "message"),
+    [
+        ("ia3", {"target_modules": ["k_proj"], "feedforward_modules": ["k_proj", "up_proj"]}, "up_proj must be among"),
+        ("adalora", {"init_r": 4, "target_r": 4}, "target_r must lie between 0 and init_r = 4, got 4"),
+        ("mhr", {"n_splits": 1}, "n_splits: 1 makes Poly of MHR"),
+    ],
+)
+def test_values_that_do_not_go_together(method, values, message):
+    (found,) = SECTIONS[method](**values).problems()
+    assert message in found
+
+
+@pytest.mark.parametrize("method", with_field("layers_to_transform"))
+@pytest.mark.parametrize("targets", ["all-linear", ".*_proj"])
+def test_layers_are_refused_where_peft_forgets_them(method, targets):
+    chosen = dataclasses.replace(section(method), layers_to_transform=[1], target_modules=targets)
+    if issubclass(chosen.config_cls, RoutedConfig):
+        assert chosen.problems() == []
+    else:
+        (found,) = chosen.problems()
+        assert f"where target_modules is {targets!r}; name the modules" in found
+    assert dataclasses.replace(chosen, target_modules=["q_proj"]).problems() == []
