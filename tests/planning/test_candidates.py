@@ -8,10 +8,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.adapters.methods import METHODS, SMALL, section
 from tests.planning.jobs import SMALL_BUCKETS, planned_recipe
 from tests.training.jobs import ZERO3
+from trex_ds.adapters.limits import ZERO3 as ZERO3_LIMIT
 from trex_ds.config import ConfigError
 from trex_ds.planning.candidates import GIB, Planner, recommend
+from trex_ds.reporting.counts import count, trained
 
 ONLY_TENSORS = {"cuda_memory": 0, "free_share": 0}
 
@@ -145,3 +148,23 @@ def test_a_model_that_does_not_run_without_data_is_refused(folder, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "forward", data_dependent)
     with pytest.raises(ConfigError, match="a LlamaForCausalLM cannot be planned"):
         planner(folder).as_written()
+
+
+@pytest.mark.parametrize("method", ["adalora", "shira", "prompt_tuning", "poly", "mhr"])
+def test_methods_of_which_no_plan_can_be_made_are_refused(folder, method):
+    with pytest.raises(ConfigError, match=f"adapter.method: no plan can be made of {method}: .*; plan lora with about"):
+        planner(folder, adapter={"method": method}, evaluation__every=None, data__packing=False)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"adalora", "shira", "prompt_tuning", "poly", "mhr"}))
+def test_the_other_methods_are_planned_with_what_they_allow(folder, method):
+    own = section(method)
+    planned = planner(
+        folder,
+        adapter={"method": method} | SMALL.get(method, {}),
+        training__deepspeed=str(folder / "zero" / "zero2.json"),
+    )
+    sizes = planned.model.config
+    assert sum(p.numel() for p in planned.model.parameters() if p.requires_grad) == trained(count(sizes, own.build()))
+    assert planned.as_written().problem is None
+    assert {settings.stage for settings in planned.settings} == ({2} if ZERO3_LIMIT in own.refuses else {2, 3})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from trex_ds.adapters.limits import ZERO3
 from trex_ds.planning.config import PlannedRecipe
 from trex_ds.planning.gathers import Gathers, replay
 from trex_ds.planning.memory import Memory, memory
@@ -70,8 +71,9 @@ class Planner:
 
     @cached_property
     def settings(self) -> list[ZeroSettings]:
-        """The recipe's DeepSpeed configuration, then those beside it."""
-        return alternatives(self.recipe.training.deepspeed, self.recipe.model.dtype == "bfloat16", self.model)
+        """The recipe's DeepSpeed configuration, then those beside it that the method allows."""
+        found = alternatives(self.recipe.training.deepspeed, self.recipe.model.dtype == "bfloat16", self.model)
+        return [settings for settings in found if not (settings.stage == 3 and ZERO3 in self.recipe.adapter.refuses)]
 
     def as_written(self) -> Candidate:
         """The recipe as it is."""

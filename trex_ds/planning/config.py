@@ -10,6 +10,15 @@ from trex_ds.config import section
 from trex_ds.modeling import ModelConfig
 from trex_ds.training.recipe import Recipe, TrainingConfig
 
+_NOT_PLANNED = {
+    "adalora": "it trains without ZeRO, and a plan knows stages 1 to 3",
+    "shira": "PEFT looks for its weights in a mask, and a plan's tensors have no values",
+    "prompt_tuning": "its passes are longer than their rows, and a plan's are not",
+    "poly": "its layers read each row's task, and a plan's rows have none",
+    "mhr": "its layers read each row's task, and a plan's rows have none",
+}
+"""Methods of which no plan is made, and why."""
+
 
 @section
 class Assumptions:
@@ -78,7 +87,13 @@ class PlannedRecipe(Recipe):
 
     def problems(self) -> list[str]:
         """As the recipe's own; what an earlier run left in output_dir does not matter here."""
-        return [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
+        found = [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
+        if reason := _NOT_PLANNED.get(self.adapter.method):
+            found.append(
+                f"adapter.method: no plan can be made of {self.adapter.method}: {reason}; plan lora with about as many "
+                "parameters in its place"
+            )
+        return found
 
     @property
     def world(self) -> int:
