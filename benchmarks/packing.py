@@ -22,6 +22,7 @@ import torch
 from ratios import quartiles
 from transformers import TrainingArguments
 
+from trex_ds.comparison.results import without_places
 from trex_ds.config import read_recipe, to_dict
 from trex_ds.data import IGNORED_LABEL, Collator, PackedCollator, PackedSet, plan_rows
 from trex_ds.data.store import lengths
@@ -119,11 +120,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/packing.json"))
     given, rest = parser.parse_known_args()
     recipe = read_recipe(Recipe, rest, __doc__ or "")
-    described = to_dict(recipe)
-    described["data"]["mirror"] = None  # where the data lay says nothing of it
     result = {
         "what": "steps of one process on the same examples, padded and packed; one round gives one ratio",
-        "recipe": described,
+        "recipe": without_places(to_dict(recipe)),
         **measure(recipe, given.examples, given.rounds),
         "environment": describe_environment(),
     }

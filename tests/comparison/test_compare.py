@@ -6,6 +6,9 @@ import csv
 import gc
 import json
 import os
+import runpy
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from mlflow import MlflowClient
 
 from tests.comparison.jobs import SMALL, run_comparison, write_comparison
 from tests.ranks import run_ranks, run_to_the_end
-from tests.training.jobs import losses
+from tests.training.jobs import ROOT, losses
 from trex_ds.config import ConfigError
 
 BAD = SMALL | {"dropout": 0.1}
@@ -192,6 +195,25 @@ def test_report_has_every_method_pair_and_note(together, folder):
     content = together[0]
     assert [(pair["method"], pair["baseline"]) for pair in content["pairs"]] == [("small", "lora_equal")]
     assert content["environment"]["ranks"] == 2
+
+
+def test_statistics_can_be_made_again_from_the_scores(together, folder, tmp_path, monkeypatch):
+    made = folder / "comparison"
+    for name in ("comparison.json", "scores.csv"):
+        shutil.copy(made / name, tmp_path)
+    shutil.copy(folder / "comparison.yaml", tmp_path / "recipe.yaml")
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    wrong = {"value": 0.9, "low": 0.9, "high": 0.9, "p": 0.0}
+    spoilt = content | {
+        "pairs": [],
+        "best_guess": 0.9,
+        "methods": [m | {"accuracy": wrong} for m in content["methods"]],
+    }
+    (tmp_path / "comparison.json").write_text(json.dumps(spoilt))
+    monkeypatch.setattr(sys, "argv", ["recompute.py", str(tmp_path)])
+    runpy.run_path(str(ROOT / "benchmarks" / "recompute.py"), run_name="__main__")
+    assert json.loads((tmp_path / "comparison.json").read_text()) == content
+    assert (tmp_path / "comparison.md").read_text() == (made / "comparison.md").read_text()
 
 
 def killed(file: Path) -> None:

@@ -24,7 +24,7 @@ class Interval:
 
 
 def bootstrap(
-    values: Mapping[str, np.ndarray], resamples: int = RESAMPLES, seed: int = 0
+    values: Mapping[str, np.ndarray], least: float, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Interval, dict[str, Interval]]:
     """The unweighted mean over tasks, and each task's mean, with bootstrap intervals.
 
@@ -41,7 +41,8 @@ def bootstrap(
     each kind: a multinomial of few kinds, where scores are 0 or 1.
 
     Args:
-        values: of each task, (seeds, items); all tasks have the same seeds.
+        values: of each task, (seeds, items), none above 1; all tasks have the same seeds.
+        least: what a value can be at least, 0 for scores and -1 for differences; no interval goes beyond, or above 1.
         resamples: how many.
         seed: of the draws.
 
@@ -61,10 +62,10 @@ def bootstrap(
         kinds, sizes = np.unique(array, axis=1, return_counts=True)
         drawn_items = generator.multinomial(items, sizes / items, size=resamples) / items
         means = ((drawn_seeds @ kinds) * drawn_items).sum(axis=1)
-        tasks[name] = _interval(float(array.mean()), means, _Spread.of([array]))
+        tasks[name] = _interval(float(array.mean()), means, _Spread.of([array]), least)
         total += means / len(values)
     value = float(np.mean([task.value for task in tasks.values()]))
-    return _interval(value, total, _Spread.of(list(values.values()))), tasks
+    return _interval(value, total, _Spread.of(list(values.values())), least), tasks
 
 
 @dataclass(frozen=True)
@@ -106,26 +107,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _interval(value: float, means: np.ndarray, spread: _Spread) -> Interval:
+def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) -> Interval:
     # Sums of rounded shares: what is 0 but for rounding counts as 0.
     distances = np.sort(np.where(np.abs(means) < 1e-12, 0.0, means) - value)
 
     def bounds(tail: float) -> tuple[float, float]:
         low, high = value + spread.widening(tail) * np.quantile(distances, [tail, 1 - tail])
-        return float(low), float(high)
+        return max(least, float(low)), min(1.0, float(high))
 
     def excludes_zero(tail: float) -> bool:
         low, high = bounds(tail)
         return low > 1e-12 or high < -1e-12
 
     # The least tail whose interval leaves out 0, by bisection; none is less than that of one resample.
-    least, most = 1 / (len(means) + 1), 0.4999
-    if excludes_zero(least):
-        most = least
-    elif not excludes_zero(most):
-        most = 0.5
+    below, tail = 1 / (len(means) + 1), 0.4999
+    if excludes_zero(below):
+        tail = below
+    elif not excludes_zero(tail):
+        tail = 0.5
     else:
         for _ in range(20):
-            middle = (least + most) / 2
-            least, most = (least, middle) if excludes_zero(middle) else (middle, most)
-    return Interval(value, *bounds((1 - LEVEL) / 2), 2 * most)
+            middle = (below + tail) / 2
+            below, tail = (below, middle) if excludes_zero(middle) else (middle, tail)
+    return Interval(value, *bounds((1 - LEVEL) / 2), 2 * tail)

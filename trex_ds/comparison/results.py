@@ -123,7 +123,7 @@ def finished_runs(runs: Sequence[Run], states: Mapping[Path, RunState]) -> list[
     return [(run, states[run.folder].result) for run in runs if states[run.folder].status == "finished"]
 
 
-def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+def without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without the folders and addresses of one machine, which mean nothing where results are read."""
     kept = {name: value for name, value in recipe.items() if name not in ("output_dir", "tracking")}
     return kept | {"data": {n: v for n, v in recipe["data"].items() if n not in ("cache", "mirror")}}
@@ -157,7 +157,7 @@ def results_of(
     for name, adapter in methods.items():
         own = [_run_result(run, states[run.folder], evaluations, output) for run in runs if run.method == name]
         done = [run.result for run in own if run.status == "finished"]
-        accuracy, tasks = bootstrap(_stacked(scores, name, recipe.seeds)) if done else (None, {})
+        accuracy, tasks = bootstrap(stacked(scores, name, recipe.seeds), least=0.0) if done else (None, {})
         choice = choices.get(name)
         found.append(
             MethodResult(
@@ -177,14 +177,14 @@ def results_of(
     first = next((run.folder for run, _ in finished_runs(runs, states)), None)
     base = Evaluation.load(first / "evaluation_base.json") if first else None
     return Results(
-        recipe=_without_places(to_dict(recipe)),
+        recipe=without_places(to_dict(recipe)),
         reference=recipe.reference_method,
         methods=found,
         base_accuracy=base.mean().value if base else None,
         base_tasks={task: accuracy.value for task, accuracy in base.per_task().items()} if base else {},
         best_guess=base.mean_best_guess() if base else None,
         best_guess_tasks=base.best_guess() if base else {},
-        pairs=_pairs(recipe, {method.name: method for method in found}, scores),
+        pairs=pairs_of(recipe, {method.name: method for method in found}, scores),
         notes=_notes(recipe, choices, found),
     )
 
@@ -204,10 +204,11 @@ def _run_result(
     )
 
 
-_Scores = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
+Scores = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
+"""Of a method and a seed, by task: the score of each item, in the same order for all."""
 
 
-def _scores(evaluations: Mapping[tuple[str, int], Evaluation]) -> _Scores:
+def _scores(evaluations: Mapping[tuple[str, int], Evaluation]) -> Scores:
     """The scores of each task's items, of each method and seed; the items are the same for all."""
     first = next(iter(evaluations.values()), None)
     found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
@@ -221,13 +222,13 @@ def _scores(evaluations: Mapping[tuple[str, int], Evaluation]) -> _Scores:
     return found
 
 
-def _stacked(scores: _Scores, method: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def stacked(scores: Scores, method: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """The scores of those seeds that the method has, of each task (seeds, items)."""
     own = [scores[method, seed] for seed in seeds if (method, seed) in scores]
     return {task: np.stack([one[task] for one in own]) for task in own[0]}
 
 
-def _pairs(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: _Scores) -> list[Pair]:
+def pairs_of(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: Scores) -> list[Pair]:
     """Each method but the baselines against each baseline; the reference against each other one, even if it is one."""
     baselines = [EQUAL_LORA, *(name for name in recipe.baselines if name != EQUAL_LORA)]
     compared = [name for name in recipe.methods if name not in baselines or name == recipe.reference_method]
@@ -236,8 +237,8 @@ def _pairs(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: _
         seeds = [seed for seed in recipe.seeds if (name, seed) in scores and (baseline, seed) in scores]
         if name == baseline or not seeds:
             continue
-        mine, theirs = _stacked(scores, name, seeds), _stacked(scores, baseline, seeds)
-        difference, tasks = bootstrap({task: mine[task] - theirs[task] for task in mine})
+        mine, theirs = stacked(scores, name, seeds), stacked(scores, baseline, seeds)
+        difference, tasks = bootstrap({task: mine[task] - theirs[task] for task in mine}, least=-1.0)
         a, b = methods[name], methods[baseline]
         ratios = [
             getattr(a, what) / getattr(b, what) for what in ("trainable_parameters", "step_seconds", "peak_bytes")
