@@ -75,8 +75,10 @@ class Answerer:
             task: that all of them are of, for a method that learns its tasks apart; others take none.
 
         Raises:
-            ValueError: if `task` is none that the adapter learnt.
+            ValueError: if `task` is none that the adapter learnt, or is given to one that learns none apart.
         """
+        if self.tasks is None and task is not None:
+            raise ValueError(f"the adapter does not answer by task (only poly and mhr do), got {task!r}; leave it out")
         if self.tasks is not None and task not in self.tasks:
             raise ValueError(f"the adapter answers by task: give one of {', '.join(self.tasks)}; got {task!r}")
         numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)

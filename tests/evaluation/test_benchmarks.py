@@ -125,6 +125,17 @@ def test_wrong_models(folder, options, problem):
         parse(["--tasks", "boolq", *(option.format(folder=folder) for option in options)], "")
 
 
+@pytest.mark.parametrize("option", ["--adapter", "--lora"])
+def test_adapter_that_answers_by_task_is_refused(folder, tmp_path, option):
+    for name in ("adapter_model.safetensors", "recipe.yaml", "tasks.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "POLY"}')
+    given = ["--tasks", "boolq", option, str(tmp_path)]
+    given += ["--model", str(folder / "model")] if option == "--lora" else []
+    with pytest.raises(ConfigError, match=f"{option}: .* answers by task .*does not tell of which task a question is"):
+        parse(given, "")
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -18,6 +18,7 @@ TASKS_FILE = "tasks.json"
 """Names of the tasks that an adapter learnt apart, in the order of their numbers."""
 
 _BY_TASK = "POLY"
+_CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not tell of which task a question is"
 
 
 def adapter_files(folder: Path) -> tuple[str, ...]:
@@ -125,10 +126,8 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
         needed = adapter_files(Path(arguments.adapter))
         found += _missing("--adapter", arguments.adapter, needed)
         if TASKS_FILE in needed:
-            found.append(
-                f"--adapter: {arguments.adapter} answers by task (poly, mhr), and lm-evaluation-harness does not tell "
-                "of which task a question is; ask it with launch/answer.py --task NAME"
-            )
+            ask = "ask it with launch/answer.py --task NAME"
+            found.append(f"--adapter: {arguments.adapter} {_CANNOT_ASK}; {ask}")
         return found
     if arguments.model is None:
         beside_lora = " (--lora needs the --model that it was trained on)" if arguments.lora else ""
@@ -141,6 +140,8 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
             kind = json.loads((Path(arguments.lora) / "adapter_config.json").read_text()).get("peft_type")
             if kind == "TREX":
                 found.append(f"--lora: {arguments.lora} holds a T-REX adapter; give it as --adapter, without --model")
+            if kind == _BY_TASK:
+                found.append(f"--lora: {arguments.lora} {_CANNOT_ASK}; give an adapter of another method")
     return found
 
 
