@@ -1,4 +1,4 @@
-"""Prompt tuning on rows that are padded on the left: the trained embeddings belong next to the text."""
+"""Prompt tuning on padded rows: the trained embeddings belong next to the text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import nn
 
 
 def place_after_padding(base: nn.Module) -> None:
-    """Have the model that PEFT hands embeddings to see each row's padding first, and count positions after it.
+    """Have the model that PEFT hands embeddings to see a row's padding on the left first, and count positions after it.
 
     PEFT puts the virtual tokens in front of the padding, and drops position_ids. The text would stand the
     further from them the more padding its row has, so that answers would depend on the other rows of a batch.
+    All tokens of the text keep their places, which their logits and labels have too.
     """
     base.register_forward_pre_hook(_padding_first, with_kwargs=True)
 
@@ -37,8 +38,10 @@ def _padding_first(base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tupl
     mask = kwargs.get("attention_mask")
     if mask is None or mask.dim() != 2:
         return args, kwargs
-    order = mask.long().argsort(dim=1, stable=True)
-    mask = mask.long().gather(1, order)
+    mask = mask.long()
+    followed = mask.flip(1).cumsum(1).flip(1) > 0  # padding on the right stays where it is
+    order = ((mask == 1) | ~followed).long().argsort(dim=1, stable=True)
+    mask = mask.gather(1, order)
     kwargs["attention_mask"] = mask
     given = kwargs.get("inputs_embeds") if kwargs.get("inputs_embeds") is not None else kwargs.get("input_ids")
     assert given is not None
