@@ -109,6 +109,15 @@ def test_everything_wrong_is_said_at_once_with_code_2(tmp_path, monkeypatch, cap
     assert "report.methods: lora_r16 is counted anyway" in said
 
 
+def test_layers_of_all_linears_are_refused_because_loras_cannot_pick_them(tmp_path, monkeypatch, capsys):
+    file = write_recipe(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--config", str(file), "--adapter.layers_to_transform", "[0]"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == 2
+    assert "adapter.layers_to_transform: the LoRAs that a report compares with" in capsys.readouterr().err
+
+
 def test_a_report_is_on_trex(tmp_path, monkeypatch, capsys):
     file = write_recipe(tmp_path, adapter={"method": "lora", "r": 4})
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--config", str(file)])

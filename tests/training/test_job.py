@@ -255,4 +255,4 @@ def test_adapter_carries_the_centroids_it_was_trained_with(together, folder):
 
 
 def test_items_are_plain_data(alone):
-    assert dataclasses.asdict(alone["base"][0]).keys() == {"task", "prompt", "answer", "generated", "score"}
+    assert dataclasses.asdict(alone["base"][0]).keys() == {"task", "prompt", "answer", "generated", "score", "choice"}

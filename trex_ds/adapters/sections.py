@@ -24,6 +24,9 @@ from trex_ds.config import section
 # Set by the job, not by a recipe.
 _NOT_IN_RECIPES = {field.name for field in dataclasses.fields(PeftConfig)} | {"centroids_fingerprint"}
 
+NAME_MODULES = "name the modules, as target_modules: [q_proj, v_proj]"
+"""The way out where `picks_unnamed`."""
+
 _Allowed = tuple[Callable[[Any], bool], str]
 # What fields may hold where they are not null. PEFT checks the most of it when the model has been loaded, or never.
 _ALLOWED: dict[str, _Allowed] = {
@@ -76,7 +79,7 @@ class AdapterSection:
         if routed and values["target_modules"] is None:
             found.append("target_modules: must name the linears to adapt, as all-linear or [q_proj, v_proj]; got null")
         if not routed:
-            found = found or _peft_problems(values)
+            found = found or _peft_problems(values, self.picks_unnamed)
             if found:
                 return found
         try:
@@ -98,6 +101,12 @@ class AdapterSection:
         return isinstance(config, RoutedConfig) and config.needs_intuition
 
     @property
+    def picks_unnamed(self) -> bool:
+        """Whether it adapts some layers' linears without naming these, which none of PEFT's own methods can do."""
+        values = _fields(self)
+        return values.get("layers_to_transform") is not None and isinstance(values.get("target_modules"), str)
+
+    @property
     def needs_tasks(self) -> bool:
         """Whether the model's forward takes `task_ids`, so that a job has to number its tasks."""
         return self.config_cls is PolyConfig
@@ -107,14 +116,13 @@ def _fields(section: Any) -> dict[str, Any]:
     return {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
 
 
-def _peft_problems(values: dict[str, Any]) -> list[str]:
+def _peft_problems(values: dict[str, Any], picks_unnamed: bool) -> list[str]:
     """What two of the values of a PEFT method's section, each of them allowed, together show to be wrong."""
     found = []
     targets, feedforward = values.get("target_modules"), values.get("feedforward_modules")
-    if values.get("layers_to_transform") is not None and isinstance(targets, str):
+    if picks_unnamed:
         found.append(
-            f"layers_to_transform: PEFT forgets it, or refuses it, where target_modules is {targets!r}; name the "
-            "modules, as target_modules: [q_proj, v_proj]"
+            f"layers_to_transform: PEFT forgets it, or refuses it, where target_modules is {targets!r}; {NAME_MODULES}"
         )
     if isinstance(feedforward, list) and isinstance(targets, list) and (others := set(feedforward) - set(targets)):
         found.append(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trex_ds.adapters.sections import AdapterConfig, default_adapter
+from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig, default_adapter
 from trex_ds.config import section
 from trex_ds.training.recipe import Recipe
 
@@ -72,6 +72,12 @@ class CompareRecipe(Recipe):
             for i, name in enumerate(self.baselines)
             if name not in (*self.methods, EQUAL_LORA)
         ]
+        reference = self.methods.get(self.reference_method)
+        if reference is not None and reference.picks_unnamed:
+            found.append(
+                f"methods.{self.reference_method}.layers_to_transform: the LoRA of equal size that is always added takes "
+                f"it with named modules only; {NAME_MODULES}"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             found.append("seeds: a seed is given twice; remove one")
         if self.tuning is not None:

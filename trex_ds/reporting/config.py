@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
-from trex_ds.adapters.sections import AdapterConfig
+from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig
 from trex_ds.config import section
 from trex_ds.reporting.counts import TARGETS
 from trex_ds.training.recipe import Recipe
@@ -76,7 +76,12 @@ class ReportRecipe(Recipe):
                 f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
                 "trex, and other methods in report.methods"
             )
-        if self.adapter.method != "trex" or self.adapter.problems():
+        if self.adapter.picks_unnamed:
+            found.append(
+                "adapter.layers_to_transform: the LoRAs that a report compares with take it with named modules only; "
+                f"{NAME_MODULES}"
+            )
+        if self.adapter.method != "trex" or self.adapter.picks_unnamed or self.adapter.problems():
             return found
         known = self.counted_methods()
         if taken := [name for name in self.report.methods if name in self.built_in_methods()]:

@@ -106,7 +106,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
             ranks[model] = equal_parameter_rank(config, recipe.adapter.build())
             for name, section in {**methods, EQUAL_LORA: recipe.lora(ranks[model])}.items():
                 try:
-                    counts[model][name] = count(config, section.build())
+                    counts[model][name] = count(config, section.build(), len(recipe.tasks))
                 except ValueError as error:
                     if name == "trex":
                         raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
