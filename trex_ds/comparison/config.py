@@ -75,8 +75,8 @@ class CompareRecipe(Recipe):
         reference = self.methods.get(self.reference_method)
         if reference is not None and reference.picks_unnamed:
             found.append(
-                f"methods.{self.reference_method}.layers_to_transform: the LoRA of equal size that is always added takes "
-                f"it with named modules only; {NAME_MODULES}"
+                f"methods.{self.reference_method}.layers_to_transform: the LoRA of equal size that is always added "
+                f"takes it with named modules only; {NAME_MODULES}"
             )
         if len(set(self.seeds)) < len(self.seeds):
             found.append("seeds: a seed is given twice; remove one")
