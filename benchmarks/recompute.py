@@ -1,8 +1,10 @@
 """Make the statistics of a comparison again from its scores: python benchmarks/recompute.py FOLDER [--mirror DIR].
 
 FOLDER holds what launch/compare.py wrote, comparison.json and scores.csv, and its recipe as recipe.yaml. Accuracies,
-differences, intervals and p-values are computed anew from the score of every answer, and best guesses from the tasks;
-nothing else of the files changes. For who doubts the figures, and for results older than a change of the statistics.
+differences, intervals and p-values are computed anew from the score of every answer, and best guesses from the tasks.
+Nothing else of the files changes, but for "recomputed", which says when and with what it was done.
+
+For who doubts the figures, and for results older than a change of the statistics.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ import numpy as np
 
 from trex_ds.comparison.bootstrap import bootstrap
 from trex_ds.comparison.config import CompareRecipe
-from trex_ds.comparison.output import PLOT_FILE, REPORT_FILE, RESULTS_FILE, SCORES_FILE, report
+from trex_ds.comparison.output import PLOT_FILE, REPORT_FILE, RESULTS_FILE, SCORES_FILE, STATISTICS, report
 from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Results, RunResult, Scores, pairs_of, stacked
 from trex_ds.config import read_recipe
+from trex_ds.environment import describe_environment
 from trex_ds.evaluation import Evaluation, Item
 from trex_ds.files import atomic_path
 from trex_ds.tasks import read_examples, right_choice
@@ -35,9 +39,14 @@ def main() -> None:
     folder: Path = arguments.folder
     recipe = read_recipe(CompareRecipe, ["--config", str(folder / "recipe.yaml")], "")
     content = json.loads((folder / RESULTS_FILE).read_text())
-    results = recomputed(content, recipe, read_scores(folder / SCORES_FILE), best_guess(recipe, arguments.mirror))
+    scores, examples = read_scores(folder / SCORES_FILE), evaluation_examples(recipe, arguments.mirror)
+    asked = {task: accuracy.n for task, accuracy in examples.per_task().items()}
+    if any({task: len(values) for task, values in tasks.items()} != asked for tasks in scores.values()):
+        sys.exit(f"the recipe's tasks are not those that {folder / SCORES_FILE} has answers of: {asked}")
+    results = recomputed(content, recipe, scores, examples)
+    content |= {**dataclasses.asdict(results), "statistics": STATISTICS, "recomputed": describe_environment()}
     with atomic_path(folder / RESULTS_FILE) as temporary:
-        temporary.write_text(json.dumps(content | dataclasses.asdict(results), indent=1))
+        temporary.write_text(json.dumps(content, indent=1))
     with atomic_path(folder / REPORT_FILE) as temporary:
         temporary.write_text(report(results))
     draw_pareto(results, folder / PLOT_FILE)
@@ -52,8 +61,8 @@ def read_scores(file: Path) -> Scores:
     return {key: {task: np.array(values) for task, values in tasks.items()} for key, tasks in found.items()}
 
 
-def best_guess(recipe: CompareRecipe, mirror: str | None) -> Evaluation:
-    """The evaluation examples, not answered."""
+def evaluation_examples(recipe: CompareRecipe, mirror: str | None) -> Evaluation:
+    """Not answered."""
     examples = (example for task in recipe.tasks for split, example in read_examples(task, mirror) if split != "train")
     return Evaluation([Item(e.task, e.text, e.answer, "", 0.0, right_choice(e)) for e in examples])
 

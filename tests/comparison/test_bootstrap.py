@@ -85,6 +85,21 @@ def test_false_claims_are_about_as_rare_as_the_level_says(seeds, seed_spread):
     assert claims / trials <= 0.09
 
 
+def test_a_plain_difference_is_seen_with_three_seeds():
+    generator = np.random.default_rng(6)
+    seen = 0
+    for trial in range(40):
+        better, worse = (scores(generator, 3, 300, mean, 0.1) for mean in (1.5, 0.0))
+        found, _ = bootstrap({"task": better - worse}, -1.0, resamples=400, seed=trial)
+        seen += found.p < 0.05
+    assert seen >= 36
+
+
+def test_one_answer_under_one_seed_tells_nothing():
+    found, _ = bootstrap({"a": np.ones((1, 1)), "b": np.ones((1, 1))}, -1.0)
+    assert (found.value, found.low, found.high, found.p) == (1.0, -1.0, 1.0, 1.0)
+
+
 def test_pairing_sees_a_difference_that_independent_items_hide():
     generator = np.random.default_rng(2)
     mine = scores(generator, 3, 200, 0.0, 0.0)[:1].repeat(3, axis=0)

@@ -47,6 +47,8 @@ def interval(value, low, high):
 
 
 ADAPTER = {"method": "trex", "num_in_experts": 4}
+MODEL = {"name": "a/b", "quantization": None}
+TUNED = {"learning_rate": 0.002, "tuning": {"0.001": 2.0, "0.002": 1.5, "0.004": 1.75}}
 
 
 def finished(seeds=3):
@@ -65,11 +67,12 @@ def comparison(difference, unseen, train_examples=0):
     good, bad = interval(0.05, 0.04, 0.06), interval(-0.05, -0.06, -0.04)
     return {
         "recipe": {
-            "model": {"name": "a/b"},
+            "model": MODEL,
+            "tuning": {"max_steps": 3},
             "seeds": [0, 1, 2],
             "tasks": [{"source": "gym:seen"}, {"source": "gym:unseen", "train_examples": train_examples}],
         },
-        "methods": [{"name": name, "adapter": adapter, "runs": finished()} for name, adapter in adapters.items()],
+        "methods": [{"name": n, "adapter": adapter, "runs": finished(), **TUNED} for n, adapter in adapters.items()],
         "reference": "mine",
         "pairs": [
             {"method": "mine", "baseline": "ablated", "difference": bad, "tasks": {}},
@@ -96,25 +99,36 @@ def comparison(difference, unseen, train_examples=0):
     ],
 )
 def test_accuracy_against_the_best_lora_based_method(difference, margin, outcome):
-    found, _ = claims.accuracy(comparison(difference, difference), margin, "a/b", ADAPTER)
+    found, _ = claims.accuracy(comparison(difference, difference), margin, MODEL, ADAPTER)
     assert found.outcome == outcome
     assert found.against.startswith("lora_equal")
     assert found.measured.value == pytest.approx(100 * difference["value"])
 
 
+def test_better_than_one_and_not_surely_better_than_another_cannot_be_told():
+    content = comparison(interval(0.04, 0.03, 0.05), interval(0, 0, 0))
+    content["pairs"][2]["difference"] = interval(-0.041, -0.3, 0.2)  # the baseline against the reference
+    found, _ = claims.accuracy(content, 0.0, MODEL, ADAPTER)
+    assert found.outcome == UNKNOWN
+    assert found.against.startswith("sira")
+    content["pairs"][2]["difference"] = interval(0.041, 0.03, 0.05)
+    found, _ = claims.accuracy(content, 0.0, MODEL, ADAPTER)
+    assert (found.outcome, found.measured.value) == (FAILS, pytest.approx(-4.1))
+
+
 def test_a_pair_counts_whichever_of_the_two_is_the_baseline():
     # Against lora_equal the gain is larger than against sira, for which the pair's method is sira.
-    found, _ = claims.accuracy(comparison(interval(0.2, 0.1, 0.3), interval(0, 0, 0)), 0.0, "a/b", ADAPTER)
+    found, _ = claims.accuracy(comparison(interval(0.2, 0.1, 0.3), interval(0, 0, 0)), 0.0, MODEL, ADAPTER)
     assert found.against.startswith("sira")
     assert (found.outcome, found.measured) == (HOLDS, Interval(*map(pytest.approx, (5.0, 4.0, 6.0))))
 
 
 def test_tasks_that_are_not_trained_on_are_judged_alone():
     better, worse = interval(0.02, 0.01, 0.03), interval(-0.02, -0.03, -0.01)
-    _, found = claims.accuracy(comparison(better, worse), 0.0, "a/b", ADAPTER)
+    _, found = claims.accuracy(comparison(better, worse), 0.0, MODEL, ADAPTER)
     assert found.outcome == FAILS
     assert "tasks unseen" in found.reason
-    _, found = claims.accuracy(comparison(better, interval(0, 0, 0), train_examples=5), 0.0, "a/b", ADAPTER)
+    _, found = claims.accuracy(comparison(better, interval(0, 0, 0), train_examples=5), 0.0, MODEL, ADAPTER)
     assert found.outcome == UNKNOWN
     assert "train_examples: 0" in found.reason
 
@@ -137,7 +151,15 @@ def with_two_seeds(content):
 
 
 def of_another_model(content):
-    content["recipe"]["model"]["name"] = "c/d"
+    content["recipe"]["model"] = MODEL | {"quantization": "nf4"}
+
+
+def without_tuning(content):
+    content["recipe"]["tuning"] = None
+
+
+def with_a_rate_at_the_edge(content):
+    content["methods"][1]["learning_rate"] = 0.004
 
 
 def of_another_adapter(content):
@@ -151,20 +173,22 @@ def of_another_adapter(content):
         (without_runs, "lora_equal have not finished"),
         (without_a_pair, "put sira among its baselines"),
         (with_two_seeds, "has 2 seeds, and takes 3"),
-        (of_another_model, "is of c/d, the report of a/b"),
+        (of_another_model, "model differs from the recipe's model in quantization"),
+        (without_tuning, "set tuning in it"),
+        (with_a_rate_at_the_edge, "lora_equal has a learning rate at the edge"),
         (of_another_adapter, "differs from the recipe's adapter in num_in_experts"),
     ],
 )
 def test_a_comparison_that_is_not_about_the_claim_cannot_tell(change, reason):
     content = comparison(interval(0.02, 0.01, 0.03), interval(0.02, 0.01, 0.03))
     change(content)
-    for found in claims.accuracy(content, 0.0, "a/b", ADAPTER):
+    for found in claims.accuracy(content, 0.0, MODEL, ADAPTER):
         assert (found.outcome, found.measured) == (UNKNOWN, None)
         assert reason in found.reason
 
 
 def test_without_a_comparison_the_command_that_would_tell_is_named():
-    for found in claims.accuracy(None, 0.0, "a/b", ADAPTER):
+    for found in claims.accuracy(None, 0.0, MODEL, ADAPTER):
         assert found.outcome == UNKNOWN
         assert "launch/compare.py" in found.reason
 
@@ -178,13 +202,20 @@ def test_approximation():
     assert claims.approximation(noise).outcome == UNKNOWN
 
 
-@pytest.mark.parametrize(("value", "outcome"), [(0.5, HOLDS), (0.03, UNKNOWN), (0.0, FAILS)])
-def test_clusters_against_chance(value, outcome):
-    found = AgainstChance(value, Interval(0.01, -0.02, 0.04), 100, 8)
+@pytest.mark.parametrize(("value", "p", "outcome"), [(0.5, 0.05, HOLDS), (0.03, 0.1, UNKNOWN), (0.005, 0.6, FAILS)])
+def test_clusters_against_chance(value, p, outcome):
+    found = AgainstChance(value, Interval(0.01, -0.02, 0.04), p, 100, 8)
     assert claims.clusters(found).outcome == outcome
     whole, token = claims.specialised(Specialisation("adapter", found, found))
     assert (whole.outcome, whole.checked) == (outcome, False)
     assert (token.outcome, token.checked) == (outcome, True)
+
+
+def test_a_router_that_never_moved_cannot_be_told():
+    nothing = AgainstChance(0.0, Interval(0.0, 0.0, 0.0), 1.0, 100, 8)
+    _, token = claims.specialised(Specialisation("adapter", nothing, nothing))
+    assert token.outcome == UNKNOWN
+    assert "learned nothing yet" in token.reason
 
 
 def test_one_task_or_no_adapter_cannot_be_told():

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.intuition.centroids import placeholder_centroids
-from trex_ds.reporting.routing import RANDOM_ROUTERS, _against_random, _RandomRouters, _routing
+from trex_ds.reporting.routing import RANDOM_ROUTERS, _against_random, _RandomRouters, _routing, between_clusters
 
 
 def randomized(**options):
@@ -22,6 +22,20 @@ def randomized(**options):
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter)
     return model
+
+
+def check_random_routers(own, a, x, shares):
+    """They are what the router gives with its weights replaced by those that were drawn, and are all different."""
+    a, x = a / 100, x / 100  # softmaxes are not to be 0 and 1
+    draws = _RandomRouters(0)
+    expected = draws.shares(own, a, x)
+    rows = own.rows()
+    for number in (0, RANDOM_ROUTERS - 1):
+        logits = a[..., :0] if rows is None else x @ draws.like(rows)[number].t()
+        alone = own.token_shares(a, logits, tuple(draws.like(w)[number] for w in own.others()))
+        torch.testing.assert_close(expected[number], alone[0, 0])
+    assert len({tuple(row) for row in expected.tolist()}) == RANDOM_ROUTERS
+    assert shares.shape == expected.shape
 
 
 @pytest.mark.parametrize("router", ["token", "factorized", "bottleneck", "low_rank", "shared", "none"])
@@ -42,6 +56,8 @@ def test_g_gives_what_the_router_gives(router):
             own.scales.gate_sharpness * own.gamma
         )
     np.testing.assert_allclose(G.reshape(2, 3).T @ a.detach().numpy().ravel(), z.numpy().ravel(), rtol=1e-4, atol=1e-5)
+    if router != "none":
+        check_random_routers(own, a, inputs[0], found[-1].random)
     if router == "none":
         assert (shares.shape, found[-1].random.shape) == ((0,), (RANDOM_ROUTERS, 0))
     else:
@@ -75,8 +91,13 @@ def test_an_untrained_router_does_not_stand_out_and_one_that_knows_the_clusters_
     logits = np.stack([x @ generator.normal(size=(16, 6)) for _ in range(RANDOM_ROUTERS + 1)])
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     untrained = _against_random(shares[0], shares[1:], clusters)
-    assert untrained.chance.low <= untrained.value <= untrained.chance.high
+    assert untrained.p > 0.05
     assert untrained.value > 0.1  # permuted clusters would have let it pass
     trained = _against_random(np.eye(6)[clusters], shares[1:], clusters)
     assert trained.value == pytest.approx(1.0)
-    assert trained.chance.high < 0.9
+    assert trained.p == 1 / (RANDOM_ROUTERS + 1)
+
+
+def test_weights_that_differ_by_rounding_alone_have_no_share():
+    weights = 0.25 + 1e-17 * np.random.default_rng(0).normal(size=(20, 4))
+    assert between_clusters(weights, np.arange(20) % 2) == 0.0

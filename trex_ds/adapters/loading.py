@@ -14,10 +14,10 @@ from peft import (
     PromptTuningConfig,
     get_peft_model,
     get_peft_model_state_dict,
+    load_peft_weights,
     set_peft_model_state_dict,
 )
 from peft.tuners.poly import PolyLayer
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
@@ -75,8 +75,9 @@ def load_adapted(base: Any, folder: str | Path) -> PeftModel:
     config.inference_mode = True
     made_by = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
     model = made_by(base, config, autocast_adapter_dtype=False)
-    file = Path(folder) / WEIGHTS_FILE
-    set_weights(model, load_file(file), file)
+    # Also of adapters of older versions of transformers, whose modules have other names.
+    tensors = load_peft_weights(str(folder), "cpu", getattr(base, "_checkpoint_conversion_mapping", None))
+    set_weights(model, tensors, Path(folder) / WEIGHTS_FILE)
     return _ready(model.eval())
 
 

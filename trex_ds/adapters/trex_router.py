@@ -105,11 +105,6 @@ class TRexRouter(Router):
             return self._owner[0].W_r
         return self._parameters.get("W_r", self._parameters.get("U"))
 
-    def token_weights(self) -> list[Tensor]:
-        """All that the token routing is learned in: W_r, U and V, or W_a."""
-        rows = [rows] if (rows := self.rows()) is not None else []
-        return [*rows, *(self._parameters[name] for name in ("V", "W_a") if name in self._parameters)]
-
     def others(self) -> tuple[Tensor, ...]:
         """What else there is of V, W_a, gamma, omega and mapper."""
         return tuple(self._parameters[name] for name in self._names)
@@ -163,7 +158,10 @@ class TRexRouter(Router):
         return w * terms[0] + (1 - w) * terms[1]
 
     def token_shares(self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...]) -> Tensor | None:
-        """What the token routing gives each pair, (batch, seq, pairs), which sums to 1; None where there is none."""
+        """What the token routing gives each pair, (batch, seq, pairs), which sums to 1; None where there is none.
+
+        V and W_a may have a dimension in front that is the batch's: another router for each row.
+        """
         if self.token == "none":
             return None
         named, a, logits = self._named(others), at_least_float32(a), at_least_float32(logits)
@@ -171,9 +169,9 @@ class TRexRouter(Router):
             of_in, of_out = logits[..., : self.num_in], logits[..., self.num_in :]
             return (torch.softmax(of_in, -1).unsqueeze(-1) * torch.softmax(of_out, -1).unsqueeze(-2)).flatten(-2)
         if self.token == "bottleneck":
-            logits = a @ named["W_a"].to(a.dtype).t()
+            logits = a @ named["W_a"].to(a.dtype).mT
         elif self.token == "low_rank":
-            logits = logits @ named["V"].to(logits.dtype).t()
+            logits = logits @ named["V"].to(logits.dtype).mT
         return torch.softmax(logits, dim=-1)
 
     def _named(self, others: tuple[Tensor, ...]) -> dict[str, Tensor]:

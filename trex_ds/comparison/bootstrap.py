@@ -82,6 +82,8 @@ class _Spread:
         over_seeds = np.mean([array.mean(axis=1) for array in tasks], axis=0)
         samples = [(over_seeds, 1.0), *((array.mean(axis=0), len(tasks)) for array in tasks)]
         known = [(sample, weight) for sample, weight in samples if len(sample) > 1]
+        if not known:
+            return cls(1.0, 0.0)
         resampled = np.array([sample.var() / len(sample) / weight**2 for sample, weight in known])
         sizes = np.array([len(sample) for sample, _ in known])
         expected = resampled * sizes / (sizes - 1)
@@ -108,6 +110,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) -> Interval:
+    if spread.degrees_of_freedom == 0:  # one answer under one seed tells nothing of others
+        return Interval(value, least, 1.0, 1.0)
     # Sums of rounded shares: what is 0 but for rounding counts as 0.
     distances = np.sort(np.where(np.abs(means) < 1e-12, 0.0, means) - value)
 

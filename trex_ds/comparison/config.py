@@ -43,7 +43,7 @@ class CompareRecipe(Recipe):
     """The method that the added LoRA has as many parameters as; null: the first."""
     baselines: list[str] = Field(default_factory=list)
     """Methods that the others are compared with; the LoRA with equally many parameters always is one. The reference is
-    compared with them even if it is one itself."""
+    compared with them even if it is one itself; other baselines are not compared with each other."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = Field(default_factory=lambda: [0, 1, 2])
     """Each method is trained once with each of them."""
     tuning: TuningConfig | None = None

@@ -20,6 +20,9 @@ from trex_ds.files import atomic_path
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"
 
+STATISTICS = {"resamples": RESAMPLES, "level": LEVEL, "correction": "Holm", "seed": 0}
+"""How intervals and p-values are made."""
+
 _Rows = list[list[str]]
 
 
@@ -27,7 +30,7 @@ def write_results(results: Results, folder: Path, mlflow_run: str | None) -> Non
     """`comparison.json`, `comparison.md` and, once a method has an accuracy, `pareto.png`."""
     content = {
         **asdict(results),
-        "statistics": {"resamples": RESAMPLES, "level": LEVEL, "correction": "Holm", "seed": 0},
+        "statistics": STATISTICS,
         "mlflow_run": mlflow_run or earlier_mlflow_run(folder),
         "environment": describe_environment(),
     }

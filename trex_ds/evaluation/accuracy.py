@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trex_ds.files import atomic_path
+from trex_ds.tasks import normalised
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class Evaluation:
     def best_guess(self) -> dict[str, float]:
         """Accuracy of each task for who gives one answer to all of it, the best such answer (or choice, by position).
 
-        An upper bound of what can be reached without reading the prompt, since the answer is chosen on these items.
+        An answer counts where it equals the reference; the answer is chosen on these very items.
         """
         answers: dict[str, list[tuple[str, int | None]]] = {}
         for item in self.items:
-            answers.setdefault(item.task, []).append((item.answer.strip().casefold(), item.choice))
+            answers.setdefault(item.task, []).append((normalised(item.answer), item.choice))
         return {
             task: max(
                 count

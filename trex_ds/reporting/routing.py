@@ -30,8 +30,8 @@ MOST_PROMPTS = 512
 """Evaluation prompts that an adapter's routing is looked at on, at most."""
 
 
-RANDOM_ROUTERS = 39
-"""Random token routers: so many that the largest of them and the measured one leaves 1 in 40 to chance, one-sided."""
+RANDOM_ROUTERS = 19
+"""So many that one that is like them lies above all of them with a chance of 1 in 20."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class AgainstChance:
     value: float
     chance: Interval
     """Mean and 95% interval."""
+    p: float
+    """How often chance would give as much, one-sided: the value counts as one of those by chance."""
     samples: int
     labels: int
     """Distinct ones that occur."""
@@ -117,7 +119,7 @@ def between_clusters(weights: np.ndarray, clusters: np.ndarray) -> float:
     sums = np.zeros((members.max() + 1, weights.shape[1]))
     np.add.at(sums, members, centred)
     between = float((sums**2 / np.bincount(members)[:, None]).sum())
-    return between / total if total > 0 else 0.0
+    return between / total if total > 1e-12 * float((weights**2).sum()) else 0.0  # else it is rounding
 
 
 def _between(weights: np.ndarray, clusters: np.ndarray, seed: int) -> AgainstChance:
@@ -138,36 +140,38 @@ def _against_chance(statistic: Any, labels: np.ndarray, seed: int) -> AgainstCha
 
 def _to_chance(value: float, by_chance: Sequence[float], labels: np.ndarray) -> AgainstChance:
     chance = percentile_interval(float(np.mean(by_chance)), by_chance)
-    return AgainstChance(value, chance, len(labels), len(np.unique(labels)))
+    p = (1 + sum(other >= value for other in by_chance)) / (len(by_chance) + 1)
+    return AgainstChance(value, chance, p, len(labels), len(np.unique(labels)))
 
 
 class _RandomRouters:
-    """Draws of token routers with the shape of trained ones, and their rows' norms, in random directions."""
+    """Token routers with the shapes of trained ones, and their rows' norms, in random directions."""
 
-    def __init__(self, seed: int, draws: int = RANDOM_ROUTERS):
+    def __init__(self, seed: int):
         self._generator = torch.Generator().manual_seed(seed)
-        self._draws = draws
         self._drawn: dict[int, Tensor] = {}
 
     def like(self, weight: Tensor) -> Tensor:
-        """(draws, *weight.shape), the same whenever it is asked for the same weight."""
+        """(RANDOM_ROUTERS, *weight.shape), the same whenever it is asked for the same weight."""
         if id(weight) not in self._drawn:
-            directions = torch.randn(self._draws, *weight.shape, generator=self._generator).to(weight.device)
+            directions = torch.randn(RANDOM_ROUTERS, *weight.shape, generator=self._generator).to(weight.device)
             norms = weight.detach().float().norm(dim=-1, keepdim=True)
             self._drawn[id(weight)] = directions / directions.norm(dim=-1, keepdim=True) * norms
         return self._drawn[id(weight)]
 
     def shares(self, router: TRexRouter, a: Tensor, x: Tensor) -> Tensor:
-        """Their token shares in the router's place, means over tokens: (draws, pairs)."""
-        rows, routing = router.rows(), router.token_weights()
-        means = []
-        for draw in range(self._draws):
-            logits = a[..., :0] if rows is None else x @ self.like(rows)[draw].t()
-            others = tuple(self.like(w)[draw] if any(w is r for r in routing) else w for w in router.others())
-            own = router.token_shares(a, logits, others)
-            assert own is not None
-            means.append(own.mean(dim=(0, 1)))
-        return torch.stack(means)
+        """Their token shares in the router's place, means over tokens: (RANDOM_ROUTERS, pairs).
+
+        Args:
+            router: the trained one, with a token routing.
+            a: A x, (1, seq, rows of A).
+            x: the linear's input, (1, seq, in_features).
+        """
+        rows = router.rows()
+        logits = a[..., :0] if rows is None else x @ self.like(rows).mT
+        shares = router.token_shares(a, logits, tuple(map(self.like, router.others())))
+        assert shares is not None
+        return shares.mean(dim=1)
 
 
 @dataclass(frozen=True)

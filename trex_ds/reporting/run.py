@@ -84,7 +84,7 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     verdicts = [
         *(v for model in (recipe.model.name, _CLAIMED_MODEL) for v in claims.parameters(model, counts[model], claimed)),
         *claims.training_time(throughput),
-        *claims.accuracy(comparison, recipe.report.accuracy_margin, recipe.model.name, to_dict(recipe.adapter)),
+        *claims.accuracy(comparison, recipe.report.accuracy_margin, to_dict(recipe.model), to_dict(recipe.adapter)),
         claims.approximation(found),
         claims.clusters(meaning),
         *claims.specialised(routing),

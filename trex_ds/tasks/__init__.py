@@ -1,6 +1,6 @@
 """Tasks: where examples come from and how answers are scored."""
 
-from trex_ds.tasks.base import Example, Scorer, Split, exact_match, right_choice
+from trex_ds.tasks.base import Example, Scorer, Split, exact_match, normalised, right_choice
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.showing import show
 from trex_ds.tasks.sources import fingerprint, keep_benchmark_data, load_benchmarks, read_examples, scorer
@@ -14,6 +14,7 @@ __all__ = [
     "fingerprint",
     "keep_benchmark_data",
     "load_benchmarks",
+    "normalised",
     "read_examples",
     "right_choice",
     "scorer",

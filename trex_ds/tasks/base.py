@@ -45,8 +45,9 @@ Scorer = Callable[[Example, str], float]
 
 def exact_match(example: Example, generated: str) -> float:
     """1.0 if the generated text is the reference answer up to case and white space, else 0.0."""
-    return float(_normalise(generated) == _normalise(example.answer))
+    return float(normalised(generated) == normalised(example.answer))
 
 
-def _normalise(text: str) -> str:
+def normalised(text: str) -> str:
+    """`text` without case, and with single spaces for white space."""
     return " ".join(text.split()).casefold()
