@@ -21,6 +21,7 @@ from peft.tuners.poly import PolyLayer
 from torch import Tensor
 
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
+from trex_ds.products import use_float32_products
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -106,6 +107,7 @@ def set_weights(model: PeftModel, tensors: dict[str, Tensor], file: Path) -> Non
 
 
 def _ready(model: PeftModel) -> PeftModel:
+    use_float32_products(model)  # the base model has them already, the adapter's own linears not
     if isinstance(model.peft_config[model.active_adapter], PromptTuningConfig):
         place_after_padding(model.base_model)
     return model
