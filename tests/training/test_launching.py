@@ -16,6 +16,7 @@ from tests.ranks import run_ranks, run_to_the_end
 from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
 from trex_ds.training import launching
 from trex_ds.training.launching import naming_the_rank, start_distributed
+from trex_ds.training.peers import Watch
 
 HOST = socket.gethostname()
 LIMIT = 0.1
@@ -91,6 +92,24 @@ def leave_without_a_word() -> None:
         sum_over_ranks(torch.ones(1))
 
 
+def leave_while_the_other_hears_late() -> None:
+    def hear_late(watch: Watch) -> None:
+        read = watch._store.multi_get
+
+        def read_late(keys: list[str]) -> list[bytes]:
+            values = read(keys)
+            time.sleep(15 * LIMIT)  # longer than between beats, of which ten are in the limit
+            return values
+
+        watch._store = SimpleNamespace(set=watch._store.set, multi_get=read_late)
+        beat(watch)
+
+    beat = Watch._beat
+    if os.environ["RANK"] == "0":
+        Watch._beat = hear_late
+    leave_without_a_word()
+
+
 def test_failure_of_a_rank_is_told_by_all(tmp_path):
     (code, text), (failed, own) = run_to_the_end(2, tmp_path, fail_on_rank_one)
     assert (code, failed) == (1, 1)
@@ -99,8 +118,9 @@ def test_failure_of_a_rank_is_told_by_all(tmp_path):
     assert "Traceback" in own
 
 
-def test_rank_that_is_gone_is_named(tmp_path):
-    (code, text), (gone, _) = run_to_the_end(2, tmp_path, leave_without_a_word)
+@pytest.mark.parametrize("leave", [leave_without_a_word, leave_while_the_other_hears_late])
+def test_rank_that_is_gone_is_named(tmp_path, leave):
+    (code, text), (gone, _) = run_to_the_end(2, tmp_path, leave)
     assert (code, gone) == (1, 3)
     assert f"from rank 1 on {HOST}" in text
 

@@ -105,6 +105,7 @@ class Watch:
         self._store.set(self._ranks[peers.rank], "")
         peers.exchange("the watch", None, join_seconds)  # to read what is not there yet would block
         self._found = [""] * peers.world
+        self._beats = [0] * peers.world
         self._answered = time.monotonic()
         self._heard = [self._answered] * peers.world
         self._stopped = threading.Event()
@@ -123,13 +124,17 @@ class Watch:
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
-        """For a rank whose collective broke: which rank has failed or fell silent, as far as it shows soon."""
-        end = time.monotonic() + 3.5 * self._interval
-        while time.monotonic() < end:
-            if reason := self._lost(2.5 * self._interval):
-                return reason
+        """For a rank whose collective broke: which rank has failed or fell silent; None if all others still talk."""
+        # The first beat found from now on may have been left before the break; the second was not.
+        proof = [beats + 2 for beats in self._beats]
+        while not (reason := self._lost(2.5 * self._interval)):
+            if all(
+                beats >= enough or self._found[rank] == _DONE
+                for rank, (beats, enough) in enumerate(zip(self._beats, proof, strict=True))
+            ):
+                return None
             time.sleep(self._interval / 10)
-        return None
+        return reason
 
     def _beat(self) -> None:
         for count in itertools.count():
@@ -142,6 +147,7 @@ class Watch:
                 for rank, value in enumerate(values):
                     if value != self._found[rank]:
                         self._found[rank], self._heard[rank] = value, self._answered
+                        self._beats[rank] += 1
             if last:
                 return
             self._stopped.wait(self._interval)
