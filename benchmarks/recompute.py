@@ -79,6 +79,7 @@ def recomputed(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, e
         best_guess_tasks=examples.best_guess(),
         pairs=pairs_of(recipe, {method.name: method for method in methods}, scores),
         notes=content["notes"],
+        untrained_tasks=content.get("untrained_tasks", []),
     )
 
 

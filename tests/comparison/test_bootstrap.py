@@ -52,6 +52,13 @@ def test_p_is_the_level_at_which_the_interval_ends_at_zero(monkeypatch):
     assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("tasks", range(1, 21))
+def test_a_mean_that_all_resamples_have_lies_within_its_interval(tasks):
+    found, _ = bootstrap({str(task): np.ones((3, 5)) for task in range(tasks)}, 0.0, resamples=100)
+    assert found.low <= found.value <= found.high <= 1.0
+    assert found.high - found.low < 1e-12
+
+
 def test_mean_weighs_tasks_equally_whatever_their_items():
     found, tasks = bootstrap({"a": np.ones((2, 3)), "b": np.zeros((2, 50))}, 0.0, resamples=100)
     assert found.value == 0.5

@@ -65,6 +65,11 @@ def test_mistake_is_named(folder, overrides, expected):
     assert any(expected in line for line in problems(folder, **overrides)), problems(folder, **overrides)
 
 
+def test_a_comparison_of_nothing_is_refused(folder):
+    (found,) = problems(folder, tasks=[{"source": f"file:{folder}/tasks.jsonl", "evaluation_examples": 0}])
+    assert found.startswith("tasks: none has evaluation examples, by which methods are compared")
+
+
 def test_an_adapter_beside_the_methods_is_refused(folder):
     assert any(line.startswith("adapter: has no effect") for line in problems(folder, "--adapter.dropout", "0.5"))
 

@@ -33,3 +33,8 @@ def test_control_adapts_what_the_reference_adapts(tmp_path, adapter):
     assert section.lora_alpha == 2 * section.r
     wanted = {"target_modules": "all-linear", "modules_to_save": None} | adapter
     assert {name: getattr(section, name) for name in wanted} == wanted
+
+
+def test_control_of_a_method_that_names_no_linears_adapts_all(tmp_path):
+    section = equal_lora(planned_recipe(tmp_path, adapter={"method": "ia3"}))
+    assert (section.target_modules, section.r) == ("all-linear", 1)

@@ -55,7 +55,7 @@ def finished(seeds=3):
     return [{"seed": seed, "status": "finished"} for seed in range(seeds)]
 
 
-def comparison(difference, unseen, train_examples=0):
+def comparison(difference, unseen, untrained=("unseen",)):
     """As trex_ds.comparison.output writes it, but for what is not read."""
     adapters = {
         "mine": ADAPTER,
@@ -70,8 +70,8 @@ def comparison(difference, unseen, train_examples=0):
             "model": MODEL,
             "tuning": {"max_steps": 3},
             "seeds": [0, 1, 2],
-            "tasks": [{"source": "gym:seen"}, {"source": "gym:unseen", "train_examples": train_examples}],
         },
+        "untrained_tasks": list(untrained),
         "methods": [{"name": n, "adapter": adapter, "runs": finished(), **TUNED} for n, adapter in adapters.items()],
         "reference": "mine",
         "pairs": [
@@ -128,7 +128,7 @@ def test_tasks_that_are_not_trained_on_are_judged_alone():
     _, found = claims.accuracy(comparison(better, worse), 0.0, MODEL, ADAPTER)
     assert found.outcome == FAILS
     assert "tasks unseen" in found.reason
-    _, found = claims.accuracy(comparison(better, interval(0, 0, 0), train_examples=5), 0.0, MODEL, ADAPTER)
+    _, found = claims.accuracy(comparison(better, interval(0, 0, 0), untrained=()), 0.0, MODEL, ADAPTER)
     assert found.outcome == UNKNOWN
     assert "train_examples: 0" in found.reason
 
@@ -219,7 +219,8 @@ def test_a_router_that_never_moved_cannot_be_told():
 
 
 def test_one_task_or_no_adapter_cannot_be_told():
-    assert claims.clusters(None).outcome == UNKNOWN
+    clusters = claims.clusters("one task")
+    assert (clusters.outcome, clusters.reason) == (UNKNOWN, "one task")
     (found,) = claims.specialised("no adapter in runs")
     assert (found.outcome, found.reason) == (UNKNOWN, "no adapter in runs")
 

@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,14 @@ def test_check_fails_on_rank_0_alone_so_that_it_is_heard(monkeypatch, capsys):
 
 def test_everything_wrong_is_said_at_once_with_code_2(tmp_path, monkeypatch, capsys):
     file = write_recipe(tmp_path)
-    wrong = ["--comparison", "nowhere.json", "--report.timed", "[sira_8x5]", "--report.adapter", str(tmp_path)]
+    wrong = [
+        "--comparison",
+        "nowhere.json",
+        "--report.timed",
+        "[sira_8x5, trex_8x8]",
+        "--report.adapter",
+        str(tmp_path),
+    ]
     wrong += ["--report.timing.pairs", "3", "--report.methods", "{lora_r16: {method: lora, r: 4}}"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--config", str(file), *wrong])
     with pytest.raises(SystemExit) as ended:
@@ -107,6 +115,71 @@ def test_everything_wrong_is_said_at_once_with_code_2(tmp_path, monkeypatch, cap
     assert "report.timed.0: 'sira_8x5' is none of the methods: trex, " in said
     assert "report.adapter: no adapter_config.json" in said
     assert "report.methods: lora_r16 is counted anyway" in said
+    assert "report.timed: trex_8x8: has 64 clusters, but batches have the intuition of the recipe's adapter" in said
+
+
+def refused(tmp_path: Path, *options: str, **overrides: Any) -> list[str]:
+    from trex_ds.config import ConfigError, read_recipe
+    from trex_ds.reporting.config import ReportRecipe
+
+    with pytest.raises(ConfigError) as raised:
+        read_recipe(ReportRecipe, ["--config", str(write_recipe(tmp_path, **overrides)), *options], "")
+    return raised.value.problems
+
+
+METHODS = {
+    "loha": {"method": "loha", "r": 4},
+    "poly": {"method": "poly", "r": 4},
+    "prompts": {"method": "prompt_tuning", "num_virtual_tokens": 4},
+    "lora": {"method": "lora", "r": 4},
+}
+
+
+def test_methods_that_cannot_be_timed_as_the_recipe_trains_are_refused(tmp_path):
+    found = refused(tmp_path, data__packing=True, report={"methods": METHODS, "timed": list(METHODS)})
+    lines = {name: [line for line in found if line.startswith(f"report.timed: {name}: ")] for name in METHODS}
+    assert "training.deepspeed: adapter.method loha does not work with it" in lines["loha"][0]
+    assert any("learns tasks apart" in line for line in lines["poly"])
+    assert any("data.packing: adapter.method prompt_tuning" in line for line in lines["prompts"])
+    assert lines["lora"] == []
+
+
+def test_what_is_wrong_with_the_recipe_is_not_said_again_of_timed_methods(tmp_path):
+    found = refused(tmp_path, "--model.dtype", "bfloat16", report={"methods": METHODS, "timed": ["lora"]})
+    assert [line.partition(":")[0] for line in found] == ["training.deepspeed"]
+
+
+def test_the_name_of_the_lora_of_equal_size_is_taken(tmp_path):
+    found = refused(tmp_path, report={"methods": {"lora_equal": METHODS["lora"]}})
+    assert [line.split(";")[0] for line in found] == ["report.methods: lora_equal is counted anyway"]
+
+
+@pytest.mark.parametrize("content", ["method,seed", "[]", '{"methods": []}'])
+def test_what_is_no_comparison_is_refused_before_anything_is_measured(tmp_path, content):
+    file = tmp_path / "scores"
+    file.write_text(content)
+    (found,) = refused(tmp_path, "--comparison", str(file))
+    assert "is no comparison.json as launch/compare.py writes it" in found
+
+
+def test_models_that_the_adapter_does_not_fit_are_left_out(tmp_path, monkeypatch, caplog):
+    from trex_ds.config import ConfigError, read_recipe
+    from trex_ds.reporting import run
+    from trex_ds.reporting.config import ReportRecipe
+
+    monkeypatch.setattr(run, "ARCHITECTURES", ("SmolLM2-135M",))
+    other = tmp_path / "gpt"
+    other.mkdir()
+    sizes = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (other / "config.json").write_text(json.dumps({"model_type": "gpt_neox", "intermediate_size": 48, **sizes}))
+    file = write_recipe(tmp_path, adapter__target_modules=["q_proj"], report={"models": [str(other)]})
+    counted, rank = run._counts(read_recipe(ReportRecipe, ["--config", str(file)], ""))
+    assert set(counted) == {str(tmp_path / "model"), "SmolLM2-135M"}
+    assert rank == -(-(2 * 32 + 3 * 32 + 6 * 32 + 2) // 64)
+    assert f"{other} is left out, the recipe's adapter cannot be put on it" in caplog.text
+    file = write_recipe(tmp_path, adapter__target_modules=["query_key_value"])
+    with pytest.raises(ConfigError, match="adapter: cannot be put on"):
+        run._counts(read_recipe(ReportRecipe, ["--config", str(file)], ""))
 
 
 def test_layers_of_all_linears_are_refused_because_loras_cannot_pick_them(tmp_path, monkeypatch, capsys):

@@ -117,7 +117,8 @@ def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) ->
 
     def bounds(tail: float) -> tuple[float, float]:
         low, high = value + spread.widening(tail) * np.quantile(distances, [tail, 1 - tail])
-        return max(least, float(low)), min(1.0, float(high))
+        # Where all resamples are alike, rounding would leave the value itself outside.
+        return max(least, min(value, float(low))), min(1.0, max(value, float(high)))
 
     def excludes_zero(tail: float) -> bool:
         low, high = bounds(tail)

@@ -160,6 +160,7 @@ class _Comparison:
             "evaluation": f"evaluation_{summary.steps}.json",
             "trainable_parameters": summary.trainable_parameters,
             "base_parameters": summary.base_parameters,
+            "untrained_tasks": [task for task in summary.adapted.per_task() if not summary.rows.get(task)],
             "steps": summary.steps,
             "tokens_seen": summary.seen.tokens,
             "data_checksum": summary.seen.checksum,

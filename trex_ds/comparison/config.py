@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Annotated, Any
 
@@ -10,10 +9,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig, default_adapter
 from trex_ds.config import section
+from trex_ds.reporting.counts import EQUAL_LORA
 from trex_ds.training.recipe import Recipe
 
-EQUAL_LORA = "lora_equal"
-"""Name of the method that is always added: LoRA with as many parameters as the reference, on the same linears."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -80,6 +78,10 @@ class CompareRecipe(Recipe):
             )
         if len(set(self.seeds)) < len(self.seeds):
             found.append("seeds: a seed is given twice; remove one")
+        if all(task.evaluation_examples == 0 for task in self.tasks):
+            found.append(
+                "tasks: none has evaluation examples, by which methods are compared; raise evaluation_examples of some"
+            )
         if self.tuning is not None:
             if not self.data.left_out:
                 found.append(
@@ -100,8 +102,7 @@ class CompareRecipe(Recipe):
 
     def child(self, adapter: Any, seed: int, **changes: Any) -> Recipe:
         """The recipe of one run; `changes` replace sections or values of it."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
-        return Recipe(**{**values, "adapter": adapter, "seed": seed, **changes})
+        return self.job(adapter=adapter, seed=seed, **changes)
 
     def _unused(self) -> list[str]:
         """Fields of a recipe that mean nothing in a comparison."""

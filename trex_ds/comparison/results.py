@@ -98,6 +98,8 @@ class Results:
     pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures must know."""
+    untrained_tasks: list[str] = field(default_factory=list)
+    """Those that no run has training examples of."""
 
     @property
     def failed(self) -> bool:
@@ -174,8 +176,8 @@ def results_of(
                 peak_bytes=max(result["peak_bytes"] for result in done) if done else None,
             )
         )
-    first = next((run.folder for run, _ in finished_runs(runs, states)), None)
-    base = Evaluation.load(first / "evaluation_base.json") if first else None
+    first, result = next(iter(finished_runs(runs, states)), (None, {}))
+    base = Evaluation.load(first.folder / "evaluation_base.json") if first else None
     return Results(
         recipe=without_places(to_dict(recipe)),
         reference=recipe.reference_method,
@@ -186,6 +188,7 @@ def results_of(
         best_guess_tasks=base.best_guess() if base else {},
         pairs=pairs_of(recipe, {method.name: method for method in found}, scores),
         notes=_notes(recipe, choices, found),
+        untrained_tasks=result.get("untrained_tasks", []),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
 from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig
 from trex_ds.config import section
-from trex_ds.reporting.counts import TARGETS
+from trex_ds.reporting.counts import EQUAL_LORA, TARGETS
 from trex_ds.training.recipe import Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -69,8 +70,8 @@ class ReportRecipe(Recipe):
     def problems(self) -> list[str]:
         """As the recipe's own; what an earlier run left in output_dir is no matter here, but may be looked at."""
         found = [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
-        if self.comparison is not None and not Path(self.comparison).is_file():
-            found.append(f"comparison: no file {self.comparison!r} (relative to {Path.cwd()})")
+        if self.comparison is not None and (problem := _comparison_problem(Path(self.comparison))):
+            found.append(f"comparison: {problem}")
         if self.adapter.method != "trex":
             found.append(
                 f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
@@ -84,13 +85,29 @@ class ReportRecipe(Recipe):
         if self.adapter.method != "trex" or self.adapter.picks_unnamed or self.adapter.problems():
             return found
         known = self.counted_methods()
-        if taken := [name for name in self.report.methods if name in self.built_in_methods()]:
+        if taken := [name for name in self.report.methods if name in (*self.built_in_methods(), EQUAL_LORA)]:
             found.append(f"report.methods: {taken[0]} is counted anyway; choose another name")
         found += [
             f"report.timed.{i}: {name!r} is none of the methods: {', '.join(known)}"
             for i, name in enumerate(self.report.timed)
             if name not in known
         ]
+        shared = set(Recipe.problems(self))
+        for name in {name for name in self.report.timed if name in known}:
+            found += [f"report.timed: {name}: {line}" for line in self._timing_problems(known[name], shared)]
+        return found
+
+    def _timing_problems(self, adapter: Any, shared: set[str]) -> list[str]:
+        """Why a method cannot be timed on what is prepared for the recipe's; without what the recipe itself lacks."""
+        found = [line for line in Recipe.problems(self.job(adapter=adapter)) if line not in shared]
+        if adapter.needs_tasks:
+            found.append(f"adapter.method {adapter.method} learns tasks apart, whose batches a report does not make")
+        clusters = self.adapter.num_clusters
+        if adapter.needs_intuition and not (self.adapter.needs_intuition and adapter.num_clusters == clusters):
+            found.append(
+                f"has {adapter.num_clusters} clusters, but batches have the intuition of the recipe's adapter, which "
+                + (f"has {clusters}" if self.adapter.needs_intuition else "takes none")
+            )
         return found
 
     def built_in_methods(self) -> dict[str, Any]:
@@ -125,6 +142,18 @@ class ReportRecipe(Recipe):
     def counted_methods(self) -> dict[str, Any]:
         """All methods whose parameters are counted: adapter sections by name."""
         return {**self.built_in_methods(), **self.report.methods}
+
+
+def _comparison_problem(file: Path) -> str | None:
+    if not file.is_file():
+        return f"no file {str(file)!r} (relative to {Path.cwd()})"
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:  # no JSON, or no text at all
+        content = None
+    if not isinstance(content, dict) or not {"recipe", "methods", "reference", "pairs"} <= content.keys():
+        return f"{str(file)!r} is no comparison.json as launch/compare.py writes it"
+    return None
 
 
 def adapter_section(values: dict[str, Any]) -> Any:

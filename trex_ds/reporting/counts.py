@@ -28,6 +28,9 @@ ROLES = (A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN)
 TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save")
 """Fields of a configuration that say which linears it adapts, and what it trains in full."""
 
+EQUAL_LORA = "lora_equal"
+"""Name of the LoRA with as many trained parameters as what it is compared with, on the same linears."""
+
 # The first that is found in a parameter's own name, which begins where that of the base model's module ends.
 _BY_NAME = {"mapper": MAPPER, r"\b(omega|gamma)\b": GATES, "router": ROUTER, r"_A\b": A, r"_B\b": B}
 
@@ -93,11 +96,12 @@ def trained(counts: Mapping[str, int]) -> int:
 
 
 def equal_parameter_rank(config: Any, adapter: PeftConfig, tasks: int | None = None) -> int:
-    """The least rank at which LoRA has at least as many trained parameters as `adapter`, on the linears it adapts.
+    """The least rank at which LoRA has at least as many trained parameters as `adapter`.
 
-    The arguments are those of `count`.
+    Its linears are those that `adapter` names, or all if it names none. The arguments are those of `count`.
     """
-    targets = {name: getattr(adapter, name) for name in TARGETS if hasattr(adapter, name)}
+    targets = {name: getattr(adapter, name) for name in TARGETS if getattr(adapter, name, None) is not None}
+    targets.setdefault("target_modules", "all-linear")
     one, two = (trained(count(config, LoraConfig(r=r, task_type="CAUSAL_LM", **targets))) for r in (1, 2))
     # Modules that are trained in full have the same parameters at any rank.
     per_rank = two - one

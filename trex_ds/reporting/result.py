@@ -128,8 +128,8 @@ def _times(throughput: Throughput) -> list[Table]:
     ]
     head = ["method", "beside", "step, s", "padded tokens/s", "real tokens/s", "supervised tokens/s", "peak, MiB"]
     memory = (
-        "All ranks' tokens. Peak: of the rank that needs most, with this method alone, while its engine is made and in "
-        "its first steps, above what the process held before; allocated by torch on a GPU, else resident."
+        "All ranks' tokens. Peak: of the rank that needs most, in a step while no other engine is alive, above what "
+        "the process held before there was any; allocated by torch on a GPU, else resident."
     )
     return [
         Table("Step time", ["method", "against", "pairs", "median ratio (95% interval)", "quartiles"], pairs, note),

@@ -48,11 +48,12 @@ class AgainstChance:
     """Distinct ones that occur."""
 
 
-def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | None:
-    """Adjusted mutual information of each training example's nearest centroid and its task; None with a single task."""
+def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | str:
+    """Adjusted mutual information of each training example's nearest centroid and its task, or why there is none."""
     from sklearn.metrics import adjusted_mutual_info_score
 
-    assert prepared.intuition is not None
+    if prepared.intuition is None:
+        return "the recipe's adapter takes no intuition, so there are no clusters"
     store = prepared.store
     # Stable under another order of the tasks, so that the same data give the same sample.
     chosen = np.sort(np.argsort(seeded_order(np.asarray(store.digests), seed), kind="stable")[:MOST_EXAMPLES])
@@ -62,7 +63,7 @@ def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | None:
     rows = prepared.intuition.rows(store.digests[chosen])
     clusters = np.asarray(prepared.intuition.scores[rows]).argmax(axis=1)
     if len(np.unique(tasks[chosen])) < 2:
-        return None
+        return "all training examples are of one task, so clusters cannot be held against tasks"
     return _against_chance(lambda labels: float(adjusted_mutual_info_score(tasks[chosen], labels)), clusters, seed)
 
 
@@ -91,6 +92,8 @@ def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisatio
     answerer = Answerer.from_adapter(folder)
     if answerer.intuition is None:
         raise ValueError(f"the adapter in {folder} takes no intuition, so it has no clusters")
+    if answerer.tokenizer.get_vocab() != prepared.tokenizer.get_vocab():
+        raise ValueError(f"the adapter in {folder} is of a base model with another vocabulary than the recipe's")
     step = max(1, len(prepared.questions) // MOST_PROMPTS)
     questions = prepared.questions[::step][:MOST_PROMPTS]
     scores = answerer.intuition([question.example.text for question in questions])

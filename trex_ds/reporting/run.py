@@ -19,7 +19,7 @@ from trex_ds.files import atomic_path
 from trex_ds.reporting import approximation, claims
 from trex_ds.reporting.architectures import ARCHITECTURES
 from trex_ds.reporting.config import ReportRecipe
-from trex_ds.reporting.counts import count, equal_parameter_rank, model_config
+from trex_ds.reporting.counts import EQUAL_LORA, count, equal_parameter_rank, model_config
 from trex_ds.reporting.markdown import to_markdown
 from trex_ds.reporting.page import to_html
 from trex_ds.reporting.result import Report, verdict_table
@@ -33,8 +33,6 @@ from trex_ds.training.preparation import Prepared, prepare
 
 FOLDER = "report"
 """In output_dir."""
-EQUAL_LORA = "lora_equal"
-"""LoRA with as many parameters as the recipe's adapter, on the same linears."""
 _CLAIMED_MODEL = "LLaMA-2-7B"
 
 log = logging.getLogger(__name__)
@@ -80,9 +78,9 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     found = on_rank_zero(approximation.measure)
     throughput = _throughput(recipe, methods, prepared)
     comparison = on_rank_zero(lambda: json.loads(Path(recipe.comparison).read_text()) if recipe.comparison else None)
-    claimed = [recipe.lora_of_pairs, "molora_8x4"]
+    judged, claimed = (recipe.model.name, _CLAIMED_MODEL), [recipe.lora_of_pairs, "molora_8x4"]
     verdicts = [
-        *(v for model in (recipe.model.name, _CLAIMED_MODEL) for v in claims.parameters(model, counts[model], claimed)),
+        *(v for model in judged if model in counts for v in claims.parameters(model, counts[model], claimed)),
         *claims.training_time(throughput),
         *claims.accuracy(comparison, recipe.report.accuracy_margin, to_dict(recipe.model), to_dict(recipe.adapter)),
         claims.approximation(found),
@@ -93,26 +91,35 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
 
 
 def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], int]:
-    """Parameters by model, method and role; and the rank of the LoRA with as many of them on the recipe's model."""
+    """Parameters by model, method and role; and the rank of the LoRA with as many of them on the recipe's model.
+
+    Models that the recipe's adapter does not fit are left out, with a warning.
+    """
     methods = recipe.counted_methods()
     own = recipe.model.name
     models = {own: model_config(own, recipe.model.revision)}
     models |= {name: model_config(name) for name in (*ARCHITECTURES, *recipe.report.models)}
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    ranks: dict[str, int] = {}
+    own_rank = 0
     with tqdm(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods", mininterval=2.0) as bar:
         for model, config in models.items():
+            try:
+                equal_rank = equal_parameter_rank(config, recipe.adapter.build())
+            except ValueError as error:
+                if model == own:
+                    raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
+                log.warning("%s is left out, the recipe's adapter cannot be put on it: %s", model, error)
+                bar.update(len(methods) + 1)
+                continue
+            own_rank = equal_rank if model == own else own_rank
             counts[model] = {}
-            ranks[model] = equal_parameter_rank(config, recipe.adapter.build())
-            for name, section in {**methods, EQUAL_LORA: recipe.lora(ranks[model])}.items():
+            for name, section in {**methods, EQUAL_LORA: recipe.lora(equal_rank)}.items():
                 try:
                     counts[model][name] = count(config, section.build(), len(recipe.tasks))
                 except ValueError as error:
-                    if name == "trex":
-                        raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
                     log.warning("%s cannot be put on %s: %s", name, model, error)
                 bar.update()
-    return counts, ranks[own]
+    return counts, own_rank
 
 
 def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepared) -> Throughput:
@@ -134,6 +141,8 @@ def _specialisation(recipe: ReportRecipe, prepared: Prepared) -> Specialisation 
         return specialisation(folder, prepared, recipe.seed)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
+    except torch.OutOfMemoryError as error:
+        return f"the whole base model is needed on one device to look at the routing, and does not fit: {error}"
 
 
 def _write(report: Report, folder: Path) -> None:

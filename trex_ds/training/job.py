@@ -89,7 +89,7 @@ def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
 
 
 def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
-    """The resolved recipe as parameters, and the tags by which runs are found: docs/training.md has the list."""
+    """The resolved recipe as parameters, and the tags by which runs are found: docs/comparison.md has the list."""
     tracker.log_params(flatten(to_dict(recipe)))
     own = {
         "method": recipe.adapter.method,
@@ -165,6 +165,7 @@ def _train(
         step_seconds=step_seconds,
         peak_bytes=peak,
         seen=seen,
+        rows=prepared.mixture,
         steps=last_step,
         seconds=time.perf_counter() - started,
         adapter=adapter,

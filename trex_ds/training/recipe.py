@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,6 +112,11 @@ class Recipe:
     """Accuracy per task."""
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     """MLflow."""
+
+    def job(self, **changes: Any) -> Recipe:
+        """A recipe of a training alone, with this one's sections and values but for `changes`."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return Recipe(**{**values, **changes})
 
     def problems(self) -> list[str]:
         """What only several sections together show to be wrong."""

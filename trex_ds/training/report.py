@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Summary:
     peak_bytes: int
     """Largest use of the device's memory by any rank from the first step to the last, with evaluations in between."""
     seen: Seen
+    rows: Mapping[str, int]
+    """Training rows of each task in an epoch."""
     steps: int
     seconds: float
     """Of the whole job, from the start of the process group to the saved adapter."""
