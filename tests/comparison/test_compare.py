@@ -63,8 +63,14 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def together(folder) -> tuple[dict[str, Any], dict[str, Any], list[str], int]:
-    """Two ranks; of two methods one fails in every run."""
-    file = write_comparison(folder, methods={"small": SMALL, "bad": BAD}, reference="small", baselines=["small"])
+    """Two ranks; of two methods one fails in every run, and one of three tasks is not trained on."""
+    (folder / "unseen.jsonl").write_text('{"prompt": "say no", "answer": "no", "task": "refusal"}\n')
+    tasks = [
+        {"source": f"file:{folder}/tasks.jsonl", "evaluation_fraction": 0.3},
+        {"source": f"file:{folder}/unseen.jsonl", "train_examples": 0},
+    ]
+    methods = {"small": SMALL, "bad": BAD}
+    file = write_comparison(folder, methods=methods, reference="small", baselines=["small"], tasks=tasks)
     first, second = run_ranks(2, folder, thrice, file)
     assert first == second
     return first
@@ -96,6 +102,11 @@ def test_all_methods_train_on_the_same_tokens_in_the_same_order(together):
     small = found["small"]
     assert small[0]["result"]["data_checksum"] != small[1]["result"]["data_checksum"]
     assert small[0]["result"]["tokens_seen"] > 100
+
+
+def test_tasks_that_are_not_trained_on_are_named_as_they_are_evaluated(together):
+    assert together[0]["untrained_tasks"] == ["refusal"]
+    assert {"refusal", "spell", "sum"} == set(together[0]["base_tasks"])
 
 
 def test_methods_and_seeds_differ_in_what_they_learn(together, folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from peft import get_peft_model
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.intuition.centroids import placeholder_centroids
-from trex_ds.reporting.routing import RANDOM_ROUTERS, _against_random, _RandomRouters, _routing, between_clusters
+from trex_ds.reporting.routing import (
+    RANDOM_ROUTERS,
+    _against_random,
+    _RandomRouters,
+    _routing,
+    between_clusters,
+    cluster_meaning,
+    specialisation,
+)
 
 
 def randomized(**options):
@@ -96,6 +106,18 @@ def test_an_untrained_router_does_not_stand_out_and_one_that_knows_the_clusters_
     trained = _against_random(np.eye(6)[clusters], shares[1:], clusters)
     assert trained.value == pytest.approx(1.0)
     assert trained.p == 1 / (RANDOM_ROUTERS + 1)
+
+
+def test_without_intuition_there_are_no_clusters():
+    assert "takes no intuition" in str(cluster_meaning(SimpleNamespace(intuition=None), seed=0))
+
+
+def test_an_adapter_of_a_model_with_another_vocabulary_is_not_looked_at(tmp_path, monkeypatch):
+    own, other = (SimpleNamespace(get_vocab=lambda words=words: words) for words in ({"a": 0}, {"b": 0}))
+    answerer = SimpleNamespace(intuition=object(), tokenizer=own)
+    monkeypatch.setattr("trex_ds.answering.Answerer.from_adapter", lambda folder: answerer)
+    with pytest.raises(ValueError, match="another vocabulary than the recipe's"):
+        specialisation(tmp_path, SimpleNamespace(tokenizer=other), seed=0)
 
 
 def test_weights_that_differ_by_rounding_alone_have_no_share():
