@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import random
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ _CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """One that the kernel gives to nobody else until it is used, which may take a minute."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
-def run_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any, timeout: float = 500) -> list:
+def run_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any, timeout: float = 1000) -> list:
     """`function(*arguments)` on `world` ranks, with a launcher's variables set; what each returned.
 
     Raises:
@@ -67,7 +72,7 @@ def run_to_the_end(
         process.start()
     for rank, process in enumerate(processes):
         if rank != endless:
-            process.join(300)
+            process.join(600)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -352,7 +352,7 @@ def test_a_process_ends_with_code_2_without_a_traceback_and_without_importing_to
         [sys.executable, str(script), "--config", str(tmp_path / "r.yaml")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert ended.returncode == 2

@@ -119,7 +119,7 @@ def test_a_failure_on_all_ranks_is_kept_and_one_on_a_single_rank_ends_the_job(tm
     started = time.monotonic()
     (code, text), (other_code, other_text) = run_to_the_end(2, tmp_path, on_two_ranks, tmp_path, file, True)
     assert (code, other_code) == (1, 1)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300  # not JOIN_SECONDS
     assert "failed: RuntimeError: only here" in other_text
     assert "only here" in text
     assert json.loads((run.folder / "run.json").read_text())["status"] == "begun"

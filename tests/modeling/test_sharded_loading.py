@@ -54,6 +54,7 @@ def peak_while_loading(folder: Path, config: dict, quantization: str | None) -> 
     model = load_base_model(ModelConfig(str(folder), quantization=quantization))
     done.set()
     thread.join()
+    peak = max(peak, own_memory())  # the thread may have had no turn
     del model, alive
     gc.collect()
     return peak - before

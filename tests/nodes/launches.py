@@ -65,7 +65,7 @@ def log(folder: Path, number: int) -> Path:
     return folder / f"node{number}.log"
 
 
-def wait_for_steps(output: Path, started: Sequence[subprocess.Popen], folder: Path, seconds: float = 400) -> None:
+def wait_for_steps(output: Path, started: Sequence[subprocess.Popen], folder: Path, seconds: float = 800) -> None:
     """Return when the job has logged STEPS steps."""
     end = time.monotonic() + seconds
     while not (output / "metrics.jsonl").is_file() or STEPS not in losses(output):

@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ranks import free_port
 from trex_ds.tracking import Tracker, TrackingConfig
 
 
@@ -26,12 +26,19 @@ def store(tmp_path_factory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/new/mlflow.db"
 
 
+def answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     """A real tracking server, which also takes artifacts."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "artifacts")),
@@ -40,13 +47,11 @@ def server(tmp_path_factory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "log").read_text()
-                    time.sleep(0.5)
+            end = time.monotonic() + 500
+            while not answers(f"http://127.0.0.1:{port}/health"):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < end, "the server does not answer"
+                time.sleep(0.5)
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGKILL)
@@ -159,7 +164,7 @@ def test_default_store_and_its_artifacts_lie_in_the_working_directory(tmp_path, 
 
 
 def test_describe_a_server_gives_the_address_of_the_run(server, tmp_path):
-    tracker = Tracker(TrackingConfig(uri=server), tmp_path)
+    tracker = Tracker(TrackingConfig(uri=server, timeout=60.0), tmp_path)
     assert tracker.describe() == server
     with tracker:
         pass

@@ -98,7 +98,7 @@ def leave_while_the_other_hears_late() -> None:
 
         def read_late(keys: list[str]) -> list[bytes]:
             values = read(keys)
-            time.sleep(15 * LIMIT)  # longer than between beats, of which ten are in the limit
+            time.sleep(15 * LIMIT)  # longer than between beats, of which six are in the limit
             return values
 
         watch._store = SimpleNamespace(set=watch._store.set, multi_get=read_late)

@@ -44,6 +44,15 @@ def no_room_for_a_byte() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+ALL_REDUCE = preflight._all_reduce
+
+
+def all_reduce_in_a_hurry(job: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # here alone: elsewhere the ranks may be late
+        patch.setattr(preflight, "ANSWER_SECONDS", 5.0)
+        ALL_REDUCE(job)
+
+
 def come_but_do_not_add(job: Any) -> None:
     job.exchange("the first all-reduce", None, 5.0)
     time.sleep(5)
@@ -77,9 +86,7 @@ def check_everything(file: Path, folder: Path) -> dict[str, Any]:
     found["no output"] = outcome(file, "--output_dir", str(file / "run"))
     # Last, because after them the ranks' collectives match no more.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preflight, "ANSWER_SECONDS", 5.0)
-        if second:
-            patch.setattr(preflight, "_all_reduce", come_but_do_not_add)
+        patch.setattr(preflight, "_all_reduce", come_but_do_not_add if second else all_reduce_in_a_hurry)
         found["hangs"] = outcome(file)
         if second:
             patch.setattr(preflight, "_all_reduce", lambda job: time.sleep(8))

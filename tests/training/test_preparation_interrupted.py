@@ -86,7 +86,7 @@ def test_killed_while_examples_are_written(tmp_path, monkeypatch):
     file = write_recipe(tmp_path)
     process = _CONTEXT.Process(target=prepare_and_die, args=(file, two_tasks(tmp_path)))
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode == 9
     check_next_preparation(tmp_path, file, monkeypatch)
 
@@ -159,7 +159,7 @@ def test_two_processes_at_once_have_the_same_whole_data(tmp_path, monkeypatch):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     (first, embedded), (second, embedded_too) = (pickle.loads((tmp_path / n).read_bytes()) for n in ("0.05", "0.15"))
     assert first == second

@@ -116,11 +116,11 @@ class Watch:
 
     def leave(self) -> None:
         """This rank has done its part: its silence will mean nothing."""
-        self._stop_saying(_DONE)
+        self._stop_saying(_DONE, self._limit)
 
     def fail(self, outcome: str) -> None:
         """Tell all ranks how this one ended ("failed: ..."), and leave them the time to hear it."""
-        self._stop_saying(_ENDED + outcome)
+        self._stop_saying(_ENDED + outcome, self._interval)
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
@@ -143,11 +143,12 @@ class Watch:
             with suppress(RuntimeError):
                 self._store.set(self._ranks[self._peers.rank], self._last_word if last else str(count))
                 values = [value.decode() for value in self._store.multi_get(self._ranks)]
-                self._answered = time.monotonic()
+                answered = time.monotonic()
                 for rank, value in enumerate(values):
                     if value != self._found[rank]:
-                        self._found[rank], self._heard[rank] = value, self._answered
+                        self._found[rank], self._heard[rank] = value, answered
                         self._beats[rank] += 1
+                self._answered = answered
             if last:
                 return
             self._stopped.wait(self._interval)
@@ -172,19 +173,21 @@ class Watch:
         for rank, value in enumerate(self._found):
             if value.startswith(_ENDED) and rank != self._peers.rank:
                 return f"{self._peers.name(rank)} {value.removeprefix(_ENDED)}"
+        longest = max(limit, 4 * self._interval)
+        if now - self._answered > longest and self._found[0] != _DONE:
+            return f"{self._peers.name(0)}, which keeps the ranks together, has not answered for {longest:.0f} s"
+        # Up to the last answer, so that a rank that is late itself blames nobody.
         silent = [
             self._peers.name(rank)
             for rank, heard in enumerate(self._heard)
-            if now - heard > limit and self._found[rank] != _DONE
+            if self._answered - heard > limit and self._found[rank] != _DONE
         ]
-        if silent and now - self._answered > 2 * self._interval and self._found[0] != _DONE:
-            return f"{self._peers.name(0)}, which keeps the ranks together, has not answered for {limit:.0f} s"
         return f"nothing was heard for {limit:.0f} s from {', '.join(silent)}" if silent else None
 
-    def _stop_saying(self, word: str) -> None:
+    def _stop_saying(self, word: str, seconds: float) -> None:
         self._last_word = word
         self._stopped.set()
-        self._talking.join(self._interval)  # no longer: a cut link may keep it
+        self._talking.join(seconds)  # no longer: a cut link may keep it
 
 
 def _connect(seconds: float, serve: bool) -> dist.TCPStore:
