@@ -110,6 +110,21 @@ def leave_while_the_other_hears_late() -> None:
     leave_without_a_word()
 
 
+def use_a_collective_that_the_first_has_left() -> None:
+    start_distributed(LIMIT)
+    with naming_the_rank():
+        if rank() == 1:
+            time.sleep(80 * LIMIT)
+            sum_over_ranks(torch.ones(1))
+    time.sleep(30 * LIMIT)  # so that it is known that this one has done its part, before the store goes with it
+
+
+def test_collective_after_the_end_of_the_first_rank_is_an_error_in_bounded_time(tmp_path):
+    (code, _), (other, text) = run_to_the_end(2, tmp_path, use_a_collective_that_the_first_has_left)
+    assert (code, other) == (0, 1)
+    assert f"rank 1 on {HOST} failed: " in text
+
+
 def test_failure_of_a_rank_is_told_by_all(tmp_path):
     (code, text), (failed, own) = run_to_the_end(2, tmp_path, fail_on_rank_one)
     assert (code, failed) == (1, 1)

@@ -93,7 +93,7 @@ class ReportRecipe(Recipe):
             if name not in known
         ]
         shared = set(Recipe.problems(self))
-        for name in {name for name in self.report.timed if name in known}:
+        for name in dict.fromkeys(name for name in self.report.timed if name in known):
             found += [f"report.timed: {name}: {line}" for line in self._timing_problems(known[name], shared)]
         return found
 

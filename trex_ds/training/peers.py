@@ -124,11 +124,13 @@ class Watch:
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
-        """For a rank whose collective broke: which rank has failed or fell silent; None if all others still talk."""
+        """For a rank whose collective broke: which rank has failed or fell silent; None if none has, or none can be heard."""
         # The first beat found from now on may have been left before the break; the second was not.
         proof = [beats + 2 for beats in self._beats]
         while not (reason := self._lost(2.5 * self._interval)):
-            if all(
+            # The store may have gone with a first rank that had done its part: then nobody is heard any more.
+            gone = time.monotonic() - self._answered > 5 * self._interval
+            if gone or all(
                 beats >= enough or self._found[rank] == _DONE
                 for rank, (beats, enough) in enumerate(zip(self._beats, proof, strict=True))
             ):
