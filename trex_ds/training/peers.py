@@ -124,7 +124,7 @@ class Watch:
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
-        """For a rank whose collective broke: which rank has failed or fell silent; None if none has, or none can be heard."""
+        """For a rank whose collective broke: which other failed or fell silent; None if none did, or none is heard."""
         # The first beat found from now on may have been left before the break; the second was not.
         proof = [beats + 2 for beats in self._beats]
         while not (reason := self._lost(2.5 * self._interval)):
