@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from trex_ds.files import atomic_path
 
@@ -112,3 +114,28 @@ def test_two_writers_of_one_target_do_not_meet(tmp_path):
         assert first != second
     assert target.read_text() == "first"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
+)
+def test_who_may_read_is_up_to_the_umask_whatever_wrote_the_file(tmp_path, mask, file, folder):
+    def modes(path: Path) -> dict[str, int]:
+        return {str(p.relative_to(tmp_path)): p.stat().st_mode & 0o777 for p in (path, *path.rglob("*"))}
+
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "one") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+        with atomic_path(tmp_path / "d") as temporary:
+            temporary.mkdir(mode=0o700)
+            save_file({"x": torch.zeros(1)}, temporary / "weights")
+            (temporary / "text").write_text("text")
+            (temporary / "run").touch(0o700)
+            (temporary / "link").symlink_to("text")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "one") == {"one": file}
+    found = modes(tmp_path / "d")
+    assert found.pop("d/run") == file | 0o700
+    assert found == {"d": folder, "d/weights": file, "d/text": file, "d/link": file}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -23,18 +24,47 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     Works for a file and for a folder (the caller creates either at the yielded path). An older
     `target` is replaced. On an exception the temporary path is removed and `target` is untouched.
     Replacing a folder takes two renames: between them `target` is missing, never half written.
+    Who may read the result is up to the umask, whatever wrote it.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
+        open_to_readers(temporary)
         if target.is_dir() or (temporary.is_dir() and target.exists()):
             _swap(temporary, target)
         else:
             os.replace(temporary, target)
     finally:
         _remove(temporary)
+
+
+def open_to_readers(path: Path) -> None:
+    """Let everybody read `path`, and all below it, whom the umask lets read a new file.
+
+    Some libraries, such as safetensors, write files that nobody but their owner can read. No right is taken away.
+    """
+    usual = _mode_of_a_new_file(path.parent)
+    for found in (path, *path.rglob("*")):
+        if found.is_symlink():
+            continue
+        mode = stat.S_IMODE(found.stat().st_mode)
+        wanted = mode | usual | ((usual & 0o444) >> 2 if found.is_dir() else 0)
+        if wanted != mode:
+            with suppress(PermissionError):  # a file system that keeps no modes of its own
+                found.chmod(wanted)
+
+
+def _mode_of_a_new_file(folder: Path) -> int:
+    # Tried rather than computed: the umask cannot be read without setting it for all threads, and a folder may
+    # have rules of its own.
+    probe = folder / f".{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _swap(temporary: Path, target: Path) -> None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trex_ds.tracking.names import mlflow_name
 from trex_ds.tracking.settings import TrackingConfig, masked, sqlite_file
+from trex_ds.tracking.store import make_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOG = logging.getLogger(__name__)
 
-# What a server takes: length of a name, of a parameter's value and of a tag's value.
-_MAX_NAME, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000
+# What a server takes: length of a parameter's value and of a tag's value.
+_MAX_PARAM, _MAX_TAG = 6000, 8000
 # Values that may wait for a slow server before it counts as failed; bounds the memory they take.
 _MAX_WAITING = 100_000
 # The cause comes last in the errors of the HTTP client, after the address and its own doings.
@@ -152,7 +153,7 @@ class Sender:
 
         artifacts = None
         if file := sqlite_file(self._uri):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_store(file)
             artifacts = (file.parent / "mlartifacts").as_uri()
         client = MlflowClient(self._uri)
         name = self._config.experiment
@@ -207,13 +208,13 @@ class Sender:
         assert self.run_id is not None
         client.log_batch(
             self.run_id,
-            metrics=[Metric(_name(name), *rest) for name, *rest in batch.metrics],
+            metrics=[Metric(mlflow_name(name), *rest) for name, *rest in batch.metrics],
             params=[
-                Param(_name(name), _cut(value, _MAX_PARAM))
+                Param(mlflow_name(name), _cut(value, _MAX_PARAM))
                 for name, value in batch.params.items()
-                if _name(name) not in self._fixed_params
+                if mlflow_name(name) not in self._fixed_params
             ],
-            tags=[RunTag(_name(name), _cut(value, _MAX_TAG)) for name, value in batch.tags.items()],
+            tags=[RunTag(mlflow_name(name), _cut(value, _MAX_TAG)) for name, value in batch.tags.items()],
         )
         for path, folder in batch.artifacts:
             try:
@@ -248,12 +249,6 @@ class Sender:
 
 def _not_from_this_thread(record: logging.LogRecord) -> bool:
     return record.threadName != _THREAD_NAME
-
-
-def _name(name: str) -> str:
-    """`name` with what MLflow does not take in names replaced."""
-    parts = re.sub(r"[^\w.\- :/]", "_", name).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))[:_MAX_NAME] or "_"
 
 
 def _cut(text: str, length: int) -> str:

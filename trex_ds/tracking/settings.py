@@ -56,12 +56,12 @@ class TrackingConfig:
         """`uri`, else the environment's, else a file here; SQLite paths made absolute."""
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
         file = sqlite_file(uri)
-        return f"{_SQLITE}{file}" if file else uri
+        return f"{_SQLITE}{file}{''.join(uri.partition('?')[1:])}" if file else uri
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The absolute path of a SQLite URI's file; None for other stores."""
-    path = uri.removeprefix(_SQLITE)
+    path = uri.removeprefix(_SQLITE).partition("?")[0]
     return Path(path).absolute() if uri.startswith(_SQLITE) and path else None
 
 

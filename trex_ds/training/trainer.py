@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.adapters.side_input import isolated
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
+from trex_ds.files import open_to_readers
 from trex_ds.training.adalora import orthogonality_loss
 from trex_ds.training.adapter_files import is_sharded, whole_adapter
 from trex_ds.training.memory import reset_peak
@@ -128,6 +130,11 @@ class TRexTrainer(Trainer):
             return
         with whole_adapter(self.model), embeddings_as_they_are(self.model):
             self._save(output_dir)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            open_to_readers(Path(output_dir or self.args.output_dir))
 
     def reset_token_clock(self) -> None:
         """Start a new interval of tokens per second, leaving out what happened since the last one."""
