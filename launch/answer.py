@@ -10,6 +10,11 @@ def main() -> None:
     parser.add_argument("--adapter", required=True, help="the adapter/ folder of a training run")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens")
     parser.add_argument("--task", help="that the prompts are of, for an adapter by poly or mhr")
+    parser.add_argument(
+        "--form",
+        choices=["chat", "plain"],
+        help="how prompts are put: as messages to an assistant, or as they stand; default: as in training",
+    )
     arguments = parser.parse_args()
 
     # Deprecations inside PEFT and transformers are no news to who asks a question.
@@ -22,7 +27,7 @@ def main() -> None:
 
     try:
         answerer = Answerer.from_adapter(arguments.adapter)
-        answers = answerer(arguments.prompts, arguments.max_new_tokens, arguments.task)
+        answers = answerer(arguments.prompts, arguments.max_new_tokens, arguments.task, arguments.form)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     for prompt, answer in zip(arguments.prompts, answers, strict=True):

@@ -25,7 +25,7 @@ def main() -> None:
     from trex_ds.modeling import load_tokenizer
 
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
-    validation = validate_tasks(recipe.tasks, recipe.data, tokenizer, progress=True)
+    validation = validate_tasks(recipe.tasks, recipe.data, tokenizer, recipe.evaluation.max_new_tokens, progress=True)
     print_validation(validation)
     if arguments.output is not None:
         save_validation(validation, arguments.output)

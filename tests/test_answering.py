@@ -5,10 +5,14 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.data.tokenizers import CHATML, make_tokenizer
+from trex_ds import answering
 from trex_ds.answering import Answerer
+from trex_ds.tasks.forms import forms_of, read_forms, write_forms
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "answer.py"
 
@@ -29,3 +33,51 @@ def test_a_task_is_refused_by_an_adapter_that_learnt_none_apart(monkeypatch, cap
 def test_an_adapter_by_task_wants_one_that_it_learnt(task):
     with pytest.raises(ValueError, match=f"answers by task: give one of spell, sum; got {task!r}"):
         Answerer(None, None, None, None, ["spell", "sum"])(["1 + 1?"], task=task)
+
+
+PLAIN, CHAT = {"source": "lm_eval:boolq", "train_examples": None}, {"source": "gym:spell_backward"}
+
+
+def test_forms_of_what_is_trained_on(tmp_path):
+    only_evaluated = {"source": "lm_eval:copa", "train_examples": 0}
+    assert forms_of([PLAIN, CHAT, only_evaluated], True) == {"plain": ["lm_eval:boolq"], "chat": ["gym:spell_backward"]}
+    assert forms_of([CHAT, only_evaluated], False) == {"line": ["gym:spell_backward"]}
+    assert read_forms(tmp_path) is None
+    write_forms(forms_of([PLAIN], True), tmp_path)
+    assert read_forms(tmp_path) == {"plain": ["lm_eval:boolq"]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "template", "settings", "plain"),
+    [
+        ([PLAIN], CHATML, {}, True),
+        ([CHAT], CHATML, {}, False),
+        ([PLAIN], None, {}, True),
+        ([CHAT], None, {}, False),
+        ([PLAIN], CHATML, {"form": "chat"}, False),
+        ([CHAT], CHATML, {"form": "plain"}, True),
+        ([PLAIN, CHAT], CHATML, {"form": "plain"}, True),
+        ([PLAIN, CHAT], CHATML, {"form": "chat"}, False),
+        ([PLAIN, CHAT], CHATML, {"task": "boolq"}, True),
+        ([PLAIN, CHAT], CHATML, {"task": "spell_backward"}, False),
+    ],
+)
+def test_prompts_are_put_as_in_training(monkeypatch, entries, template, settings, plain):
+    asked = []
+    monkeypatch.setattr(answering, "answer", lambda model, tokenizer, ids, *_: asked.extend(ids))
+    tokenizer = make_tokenizer(template, bos=True)
+    tasks = ["boolq", "spell_backward"] if "task" in settings else None
+    forms = forms_of(entries, template is not None)
+    Answerer(SimpleNamespace(device="cpu"), tokenizer, None, None, tasks, forms)(["how many letters? "], **settings)
+    system = "<|im_start|>system\nYou are helpful<|im_end|>\n"
+    chat = f"{system}<|im_start|>user\nhow many letters? <|im_end|>\n<|im_start|>assistant\n"
+    others = chat if template else "<s>how many letters? \n"
+    assert tokenizer.decode(asked[0]) == ("<s>how many letters?" if plain else others)
+
+
+def test_an_adapter_of_both_forms_has_to_be_told():
+    answerer = Answerer(None, None, None, None, None, forms_of([PLAIN, CHAT], True))
+    with pytest.raises(
+        ValueError, match=r"\(lm_eval:boolq\) and .*\(gym:spell_backward\): say by --form plain or --form"
+    ):
+        answerer(["Is it?"])

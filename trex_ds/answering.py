@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -18,6 +18,7 @@ from trex_ds.intuition import Intuition
 from trex_ds.intuition.centroids import CENTROIDS_FILE
 from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
 from trex_ds.tasks import Example
+from trex_ds.tasks.forms import Forms, forms_of, is_plain, read_forms
 
 
 class Answerer:
@@ -30,12 +31,14 @@ class Answerer:
         intuition: Intuition | None,
         system_prompt: str | None,
         tasks: Sequence[str] | None = None,
+        forms: Forms | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.intuition = intuition
         self.system_prompt = system_prompt
         self.tasks = tasks
+        self.forms: Forms = forms or {}
 
     @classmethod
     def from_adapter(cls, folder: str | Path) -> Answerer:
@@ -43,7 +46,8 @@ class Answerer:
 
         Raises:
             FileNotFoundError: if the folder lacks one of its files, naming it.
-            ValueError: if base model or embedder cannot be opened.
+            ValueError: if base model or embedder cannot be opened, or the tokenizer has lost the chat template that
+                the adapter was trained with.
         """
         folder = Path(folder)
         needed = adapter_files(folder)
@@ -64,17 +68,36 @@ class Answerer:
         model = load_adapted(base, folder).to(device).eval()
         tokenizer = load_tokenizer(config.name, config.revision)
         tasks = json.loads((folder / TASKS_FILE).read_text()) if TASKS_FILE in needed else None
-        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"], tasks)
+        forms = read_forms(folder)
+        if forms is None:
+            forms = forms_of(recipe["tasks"], tokenizer.chat_template is not None)
+        if "chat" in forms and tokenizer.chat_template is None:
+            raise ValueError(
+                f"{folder} was trained in a chat template, and the tokenizer of {config.name} has none any more; "
+                "restore its chat_template"
+            )
+        if "line" in forms:
+            tokenizer.chat_template = None  # the base model got it after the adapter had been trained
+        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"], tasks, forms)
 
-    def __call__(self, prompts: Sequence[str], max_new_tokens: int = 64, task: str | None = None) -> list[str]:
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 64,
+        task: str | None = None,
+        form: Literal["chat", "plain"] | None = None,
+    ) -> list[str]:
         """Greedy answers to `prompts`, one each.
 
         Args:
             prompts: raw texts.
             max_new_tokens: longest answer.
             task: that all of them are of, for a method that learns its tasks apart; others take none.
+            form: "plain" puts the prompts as they stand, as lm_eval tasks do, "chat" as messages to an assistant
+                (lines of their own, if the adapter's tokenizer has no chat template). None: as it was trained.
 
         Raises:
+            ValueError: the adapter was trained in both forms, and neither `form` nor `task` says which.
             ValueError: if `task` is none that the adapter learnt, or is given to one that learns none apart.
         """
         if self.tasks is None and task is not None:
@@ -82,6 +105,8 @@ class Answerer:
         if self.tasks is not None and task not in self.tasks:
             raise ValueError(f"the adapter answers by task: give one of {', '.join(self.tasks)}; got {task!r}")
         numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)
-        ids = [encode_prompt(self.tokenizer, Example(prompt, "", ""), self.system_prompt) for prompt in prompts]
+        plain = is_plain(self.forms, task, form)
+        examples = [Example(prompt, "", "", plain=plain) for prompt in prompts]
+        ids = [encode_prompt(self.tokenizer, example, self.system_prompt) for example in examples]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
         return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device, numbers)

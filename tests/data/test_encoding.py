@@ -107,7 +107,9 @@ def test_history_that_cannot_be_given():
     example = replace(EXAMPLE, history=(("system", "Be kind."),))
     with pytest.raises(ValueError, match=r"of task 'letters' has messages before its prompt .*Be kind.* no chat templ"):
         encode_prompt(make_tokenizer(), example, None)
-    with pytest.raises(ValueError, match=r"of task 'letters' with the roles .*no system role; change or remove such"):
+    with pytest.raises(
+        ValueError, match=r"of task .letters.: .*with the roles .*no system role; change or remove such"
+    ):
         encode_prompt(make_tokenizer(NO_SYSTEM), example, "Be brief.")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.data.tokenizers import make_tokenizer
+from tests.data.tokenizers import LLAMA2, NO_GENERATION_PROMPT, make_tokenizer, with_control_tokens
 from tests.tasks.reading import sums, write
 from trex_ds.data import DataConfig, encode_example
 from trex_ds.data.validation import TaskReport, validate_tasks
@@ -27,7 +27,7 @@ def test_counts_of_a_crafted_file(tmp_path, capsys):
     source = write(tmp_path / "sums.jsonl", train)
     elsewhere = write(tmp_path / "other.jsonl", sums(3, 5, task="other"))
     configs = [TaskConfig(source, evaluation_examples=0), TaskConfig(elsewhere, train_examples=0)]
-    found = validate_tasks(configs, DataConfig(max_length=100), TOKENIZER)
+    found = validate_tasks(configs, DataConfig(max_length=100), TOKENIZER, 8)
     assert found.problems == []
     report, other = found.tasks
     assert (report.task, report.source, report.train, report.evaluation) == ("sums", source, 10, 0)
@@ -41,7 +41,7 @@ def test_counts_of_a_crafted_file(tmp_path, capsys):
 
     print_validation(found)
     out = capsys.readouterr().out
-    assert [len(re.findall(rf"│ {task} ", out)) for task in ("sums", "other")] == [2, 2]
+    assert [len(re.findall(rf"│ {task} ", out)) for task in ("sums", "other")] == [3, 3]
     save_validation(found, tmp_path / "found.json")
     saved = json.loads((tmp_path / "found.json").read_text())
     assert saved["problems"] == []
@@ -58,7 +58,7 @@ def test_answers_without_text_or_tokens(monkeypatch):
         ("train", Example("c", "fine", "odd")),
     ]
     monkeypatch.setitem(sources.SOURCES, "file", replace(sources.SOURCES["file"], read=lambda *_: iter(made)))
-    (report,) = validate_tasks([TaskConfig("file:odd")], DataConfig(), TOKENIZER).tasks
+    (report,) = validate_tasks([TaskConfig("file:odd")], DataConfig(), TOKENIZER, 8).tasks
     assert (report.empty_answers, report.unsupervised) == (3, 1)
 
 
@@ -72,7 +72,7 @@ def test_everything_that_would_stop_training_is_told(tmp_path):
         TaskConfig(write(tmp_path / "twin.jsonl", sums(0, 40, task="sums"))),
         TaskConfig(write(tmp_path / "sums.jsonl", sums(40, 80))),
     ]
-    found = validate_tasks(configs, DataConfig(max_length=50), TOKENIZER)
+    found = validate_tasks(configs, DataConfig(max_length=50), TOKENIZER, 8)
     assert len(found.problems) == 3
     assert found.problems[0].startswith(f"tasks.0: {bad}: 2 bad rows\n{bad}:1: not JSON")
     long_report = found.tasks[0]
@@ -87,13 +87,13 @@ def test_everything_that_would_stop_training_is_told(tmp_path):
 
 def test_what_the_tokenizer_refuses_is_a_problem(tmp_path):
     config = TaskConfig(write(tmp_path / "sums.jsonl", sums(0, 40)))
-    (problem,) = validate_tasks([config], DataConfig(system_prompt="Be brief."), TOKENIZER).problems
+    (problem,) = validate_tasks([config], DataConfig(system_prompt="Be brief."), TOKENIZER, 8).problems
     assert problem.startswith("tasks.0: data.system_prompt 'Be brief.': the tokenizer")
 
 
 def test_nothing_to_train_on(tmp_path):
     config = TaskConfig(write(tmp_path / "sums.jsonl", sums(0, 40)), train_examples=0)
-    assert validate_tasks([config], DataConfig(), TOKENIZER).problems == [
+    assert validate_tasks([config], DataConfig(), TOKENIZER, 8).problems == [
         "no task has a training example; raise train_examples of one"
     ]
 
@@ -109,3 +109,44 @@ def test_histogram_has_a_bar_for_each_range_of_lengths():
     assert histogram(Counter({1: 8, 3: 1})) == "█ ▁"
     bars = histogram(Counter({length: 1 for length in range(24)}))
     assert bars == "█" * 12
+
+
+def test_answers_that_are_not_generated_whole(tmp_path, capsys):
+    rows = [{"prompt": f"q{i}", "answer": "z" * length, "task": task} for task, i, length in LENGTHS]
+    source = write(tmp_path / "answers.jsonl", rows)
+    config = TaskConfig(source, train_examples=0)
+    found = validate_tasks([config], DataConfig(), TOKENIZER, 8)
+    assert {report.task: report.unreachable for report in found.tasks} == {"short": 0, "some": 2, "never": 3}
+    assert found.warnings == [
+        "task 'some': 2 of 3 evaluation answers have more tokens than evaluation.max_new_tokens, 8, and can never "
+        "score; with their ends they take up to 12: raise it, or take shorter answers"
+    ]
+    assert found.problems[0].startswith(
+        "task 'never': all 3 evaluation answers have more tokens than evaluation.max_new_"
+    )
+    print_validation(found)
+    assert "warning: task 'some': 2 of 3" in capsys.readouterr().out
+
+
+# Eight tokens of answer are generated whole, and score though their end is not generated.
+LENGTHS = [
+    *(("short", i, 8) for i in range(3)),
+    *(("some", 10 + i, length) for i, length in enumerate((8, 9, 11))),
+    *(("never", 20 + i, 9) for i in range(3)),
+]
+
+
+def test_ends_that_a_template_writes_are_no_part_of_an_answer(tmp_path):
+    tokenizer = with_control_tokens(LLAMA2, eos_token="<|im_end|>")
+    source = write(tmp_path / "answers.jsonl", [{"prompt": f"q{i}", "answer": "zzzzzzz"} for i in range(3)])
+    config = TaskConfig(source, train_examples=0)
+    # A space before the seven letters, which the template writes too.
+    assert validate_tasks([config], DataConfig(), tokenizer, 8).tasks[0].unreachable == 0
+    assert validate_tasks([config], DataConfig(), tokenizer, 7).tasks[0].unreachable == 3
+
+
+def test_a_template_that_other_programs_use_otherwise_is_told_of(tmp_path):
+    tokenizer = with_control_tokens(NO_GENERATION_PROMPT, eos_token="<|im_end|>")
+    config = TaskConfig(write(tmp_path / "sums.jsonl", sums(0, 40)))
+    (warning,) = validate_tasks([config], DataConfig(), tokenizer, 8).warnings
+    assert "writes no generation prompt" in warning

@@ -6,10 +6,11 @@ from peft import get_peft_model
 
 from tests.adapters.test_peft import perturb
 from tests.conftest import tiny_llama
-from tests.data.tokenizers import CHATML, make_tokenizer
+from tests.data.tokenizers import CHATML, GEMMA, make_tokenizer, with_control_tokens
 from trex_ds import TRexConfig
 from trex_ds.data import encode_prompt
-from trex_ds.evaluation import EvaluationConfig, Question, evaluate
+from trex_ds.evaluation import EvaluationConfig, Question, answer, evaluate
+from trex_ds.evaluation.generation import generation_ends
 from trex_ds.tasks import Example
 
 CPU = torch.device("cpu")
@@ -59,6 +60,67 @@ def test_base_model_is_measured_without_the_adapter(model, tokenizer):
         ids = torch.tensor([question.input_ids])
         out = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
         assert tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip() == item.generated
+
+
+def first_tokens(model, tokenizer, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, use_cache=True
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.fixture
+def bare(tokenizer):
+    """A model that ends nowhere of its own accord."""
+    base = tiny_llama(seed=3, vocab_size=len(tokenizer), max_position_embeddings=256, eos_token_id=None)
+    base.generation_config.eos_token_id = None
+    return base
+
+
+def test_answers_end_where_the_model_says(bare, tokenizer):
+    prompts = [encode_prompt(tokenizer, Example(text, "", ""), "") for text in ("how many", "the answer", "seven")]
+    free = [first_tokens(bare, tokenizer, prompt, 12) for prompt in prompts]
+    assert [answer(bare, tokenizer, [p], [None], 12, CPU) for p in prompts] == [
+        [tokenizer.decode(tokens, skip_special_tokens=True).strip()] for tokens in free
+    ]
+    ends = {free[0][5], free[1][2]}
+    for given in (sorted(ends), free[1][2]):
+        bare.generation_config.eos_token_id = given
+        wanted = {given} if isinstance(given, int) else ends
+        cut = [next((i for i, token in enumerate(tokens) if token in wanted), 12) for tokens in free]
+        assert min(cut) < 12
+        # In one batch, where the ones that end first are padded.
+        assert answer(bare, tokenizer, prompts, [None] * 3, 12, CPU) == [
+            tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+            for tokens, end in zip(free, cut, strict=True)
+        ]
+
+
+def test_ends_of_the_model_the_tokenizer_and_its_template_are_all_ends(bare):
+    tokenizer = with_control_tokens(GEMMA, eos_token="<|endoftext|>")
+    own, turn = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<end_of_turn>"])
+    assert generation_ends(bare, tokenizer) == sorted([own, turn])
+    for given, more in ((turn, []), (7, [7]), ([own, 5, 6], [5, 6])):
+        bare.generation_config.eos_token_id = given
+        assert generation_ends(bare, tokenizer) == sorted([own, turn, *more])
+    without_template = make_tokenizer(eos_token="<s>")
+    assert generation_ends(bare, without_template) == sorted([without_template.eos_token_id, own, 5, 6])
+
+
+def test_nothing_of_the_models_configuration_but_ends_changes_an_answer(bare, tokenizer):
+    prompts = [encode_prompt(tokenizer, Example(text, "", ""), "") for text in ("how many how many", "aaaa")]
+    before = answer(bare, tokenizer, prompts, [None] * 2, 8, CPU)
+    for name, value in {
+        "repetition_penalty": 50.0,
+        "no_repeat_ngram_size": 1,
+        "num_beams": 4,
+        "min_length": 300,
+    }.items():
+        setattr(bare.generation_config, name, value)
+    assert answer(bare, tokenizer, prompts, [None] * 2, 8, CPU) == before
+    with_penalty = [first_tokens(bare, tokenizer, prompt, 8) for prompt in prompts]
+    assert [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in with_penalty] != before
 
 
 def test_mode_is_restored(model, tokenizer):

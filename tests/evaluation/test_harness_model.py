@@ -162,3 +162,16 @@ def test_what_cannot_be_asked_for():
     with pytest.raises(ValueError, match=r"a continuation has .* tokens, more than the 64"):
         lm.loglikelihood(requests([("a", "zq" * 40)]), disable_tqdm=True)
     assert lm.loglikelihood([], disable_tqdm=True) == []
+
+
+def test_answers_end_at_every_end_of_the_model():
+    lm = make_lm()
+    lm.model.generation_config.eos_token_id = None
+    context, settings = "how many letters", {"until": [], "max_gen_toks": 12, "do_sample": False}
+    (free,) = lm.generate_until(requests([(context, settings)]))
+    tokens = lm.tokenizer(free)["input_ids"]
+    assert len(tokens) > 4
+    for ends in (tokens[3], [0, tokens[3]]):
+        lm.model.generation_config.eos_token_id = ends
+        (cut,) = lm.generate_until(requests([(context, settings)]))
+        assert cut == lm.tokenizer.decode(tokens[: tokens.index(tokens[3])])

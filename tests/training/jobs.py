@@ -76,7 +76,7 @@ def write_recipe(folder: Path, **overrides: Any) -> Path:
             "timeout_minutes": 2,
         },
         # Something is held out in all jobs, so that they train on the same rows.
-        "evaluation": {"batch_size": 3, "max_new_tokens": 3, "every": 100},
+        "evaluation": {"batch_size": 3, "max_new_tokens": 6, "every": 100},
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
     }
     for name, value in overrides.items():

@@ -170,7 +170,7 @@ def train_without_evaluation(file: Path) -> dict[str, Any]:
 
 
 def test_job_without_evaluation_examples_ends_with_an_adapter(tmp_path):
-    file = write_recipe(tmp_path, training__max_steps=1, evaluation={"max_new_tokens": 1})
+    file = write_recipe(tmp_path, training__max_steps=1, evaluation={"max_new_tokens": 6})
     file.write_text(file.read_text().replace("evaluation_fraction: 0.3", "evaluation_examples: 0"))
     (result,) = run_ranks(1, tmp_path, train_without_evaluation, file)
     assert list(result["losses"]) == [1]

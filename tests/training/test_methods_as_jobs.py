@@ -50,7 +50,6 @@ def write_job(folder: Path, method: str, **overrides: Any) -> Path:
         "evaluation__every": None if HELD_OUT in refused else 2,
         "evaluation__gather_weights": True,
         "evaluation__batch_size": 12,
-        "evaluation__max_new_tokens": 1,
     }
     return write_recipe(folder, **settings | overrides)
 

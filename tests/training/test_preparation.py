@@ -338,3 +338,19 @@ def test_what_is_left_out_is_the_same_for_all_seeds_and_no_run_trains_on_it(tmp_
     assert len(found) == 1
     with pytest.raises(ConfigError, match=r"data\.left_out: there is nothing to leave out"):
         prepare_file(file, "--tasks.0.train_examples", "9")
+
+
+def test_answers_longer_than_what_is_generated(tmp_path, embedders, caplog):
+    """None of "spell" can score with one token, and of the longest words only a part with four."""
+    file = write_recipe(tmp_path, evaluation__every=None)
+    with pytest.raises(
+        ConfigError, match=r"task 'spell': all \d evaluation answers have more tokens than .*tokens, 1, and"
+    ):
+        prepare_file(file, "--evaluation.max_new_tokens", "1")
+    prepare_file(file, "--evaluation.max_new_tokens", "4")
+    (warning,) = [record.getMessage() for record in caplog.records if "can never score" in record.getMessage()]
+    assert warning.startswith("task 'spell': ")
+    assert "take up to 6: raise it" in warning
+    caplog.clear()
+    prepare_file(file, "--evaluation.max_new_tokens", "5")
+    assert not [record for record in caplog.records if "can never score" in record.getMessage()]

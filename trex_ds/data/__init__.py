@@ -2,7 +2,7 @@
 
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_example, encode_examples, encode_prompt
+from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_example, encode_examples, encode_prompt, turn_ends
 from trex_ds.data.packing import PackedSet, PackingPlan, plan_rows
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "encode_examples",
     "encode_prompt",
     "plan_rows",
+    "turn_ends",
 ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when the columns or the rendering change."""
 
 _BATCH = 1000
@@ -109,6 +109,10 @@ class Store:
 
         numbers = pc.index_in(self.train.data.column("task"), value_set=_text_array(list(self.counts)))
         return numbers.to_numpy()
+
+    def evaluation_answer_lengths(self) -> np.ndarray:
+        """Tokens of each evaluation example's answer, with what ends it, int64."""
+        return lengths(self.evaluation) - _numbers(self.evaluation, "answer_start")
 
     def example(self, split: Split, position: int) -> tuple[Example, list[int]]:
         """An example and the token ids of its prompt."""

@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import Encoded, encode_examples
-from trex_ds.tasks import Example, Split, TaskConfig, read_examples
+from trex_ds.data.encoding import Encoded, encode_examples, end_length, template_warnings
+from trex_ds.data.reach import Reach
+from trex_ds.tasks import Example, Split, TaskConfig, exact_match, read_examples, scorer
 from trex_ds.tasks.seeding import text_digest
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class TaskReport:
     """Training examples that repeat the prompt and the answer of another of the task."""
     leaked: int = 0
     """Training examples whose prompt is evaluated, in whichever task."""
+    unreachable: int = 0
+    """Evaluation examples whose answer has more tokens than are generated."""
 
     def quantile(self, share: float) -> int:
         """The length that `share` of the examples do not exceed; 0.0 is the shortest, 1.0 the longest."""
@@ -60,31 +63,56 @@ class Validation:
     tasks: list[TaskReport]
     problems: list[str]
     """What would stop training, one line a problem or more."""
+    warnings: list[str]
+    """What would not, but is seldom meant."""
 
 
 def validate_tasks(
-    configs: Sequence[TaskConfig], data: DataConfig, tokenizer: PreTrainedTokenizerBase, progress: bool = False
+    configs: Sequence[TaskConfig],
+    data: DataConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    progress: bool = False,
 ) -> Validation:
     """Read every source once and encode its examples; memory grows by 16 bytes for each.
 
     What stops one source is noted as a problem, and the others are read all the same.
+
+    Args:
+        configs: the sources.
+        data: how examples become tokens.
+        tokenizer: the model's.
+        max_new_tokens: how many tokens are generated to answer an evaluation example.
+        progress: show a bar for each source.
     """
-    found = Validation([], [problem] if (problem := data.mirror_problem()) else [])
+    try:
+        warnings, end = list(template_warnings(tokenizer)), end_length(tokenizer)
+    except ValueError as error:
+        return Validation([], [f"model.name: {error}"], [])
+    found = Validation([], [problem] if (problem := data.mirror_problem()) else [], warnings)
     digests: list[_Digests] = []
     for number, config in enumerate(configs):
-        tasks: dict[str, tuple[TaskReport, _Digests]] = {}
+        tasks: dict[str, tuple[TaskReport, _Digests, Reach]] = {}
         try:
             stream = read_examples(config, data.mirror)
             with tqdm(stream, config.source, unit=" examples", disable=not progress, mininterval=1.0) as bar:
                 for split, example, row in _encoded(bar, tokenizer, data.system_prompt):
                     if example.task not in tasks:
-                        tasks[example.task] = TaskReport(config.source, example.task), _Digests()
-                    _count(*tasks[example.task], split, example, row, data.max_length)
+                        report = TaskReport(config.source, example.task)
+                        tasks[example.task] = report, _Digests(), Reach(example.task, max_new_tokens)
+                    report, seen, reach = tasks[example.task]
+                    _count(report, seen, split, example, row, data.max_length)
+                    if split == "evaluation" and not example.plain:
+                        reach.add(sum(label >= 0 for label in row.labels) - end)
         except ValueError as error:
             found.problems.append(f"tasks.{number}: {error}")
-        for report, seen in tasks.values():
+        for report, seen, reach in tasks.values():
             found.tasks.append(report)
             digests.append(seen)
+            report.unreachable = reach.beyond
+            if reach.beyond:
+                never = reach.beyond == reach.answers and scorer(config) is exact_match
+                (found.problems if never else found.warnings).append(reach.describe())
     for report in found.tasks:
         if report.train and report.too_long == report.train:
             found.problems.append(

@@ -21,8 +21,11 @@ _COUNTS = {
     "too long": "too_long",
     "repeated": "duplicates",
     "leaked": "leaked",
+}
+_TEXTS = {
     "empty": "empty_answers",
     "unlearnt": "unsupervised",
+    "unscored": "unreachable",
 }
 _QUANTILES = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
 
@@ -30,14 +33,16 @@ _QUANTILES = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
 def print_validation(validation: Validation) -> None:
     """Tables of counts and of lengths, what their columns mean, and every problem."""
     counts = Table(title="Examples", title_justify="left")
+    texts = Table(title="Of these", title_justify="left")
     lengths = Table(title="Tokens of prompt and answer", title_justify="left")
-    for table, names in ((counts, _COUNTS), (lengths, _QUANTILES)):
+    for table, names in ((counts, _COUNTS), (texts, _TEXTS), (lengths, _QUANTILES)):
         table.add_column("task", overflow="fold")
         for name in names:
             table.add_column(name, justify="right", no_wrap=True)
     lengths.add_column("min to max")
     for report in validation.tasks:
-        counts.add_row(report.task, *(f"{getattr(report, name):,}" for name in _COUNTS.values()))
+        for table, names in ((counts, _COUNTS), (texts, _TEXTS)):
+            table.add_row(report.task, *(f"{getattr(report, name):,}" for name in names.values()))
         quantiles = (f"{length:,}" for length in _quantiles(report).values())
         lengths.add_row(report.task, *quantiles, histogram(report.lengths))
     console = Console(soft_wrap=True)
@@ -46,11 +51,18 @@ def print_validation(validation: Validation) -> None:
         console.print(
             "too long: left out of training by data.max_length; "
             "repeated: prompt and answer of another training example; "
-            "leaked: training prompts that are evaluated, in any task; empty: answers without text; "
-            "unlearnt: training examples of which only the end of sequence is learnt",
+            "leaked: training prompts that are evaluated, in any task",
+            highlight=False,
+        )
+        console.print(texts)
+        console.print(
+            "empty: answers without text; unlearnt: training examples of which only the end of sequence is learnt; "
+            "unscored: evaluation answers of more than evaluation.max_new_tokens tokens, which can never score",
             highlight=False,
         )
         console.print(lengths)
+    for warning in validation.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
     for problem in validation.problems:
         console.print(f"error: {problem}", highlight=False, markup=False)
 
@@ -62,7 +74,9 @@ def save_validation(validation: Validation, path: Path) -> None:
         for report in validation.tasks
     ]
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"tasks": tasks, "problems": validation.problems}, indent=1))
+        temporary.write_text(
+            json.dumps({"tasks": tasks} | {"problems": validation.problems, "warnings": validation.warnings}, indent=1)
+        )
 
 
 def histogram(lengths: Counter[int]) -> str:

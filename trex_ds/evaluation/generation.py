@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from trex_ds.data import Collator
+from trex_ds.data import Collator, turn_ends
 from trex_ds.distributed import agree, gather_objects, rank, world_size
 from trex_ds.tasks import Example, Scorer
 
@@ -76,6 +77,22 @@ def answer_all(
     return _score_all(questions, answers)
 
 
+def generation_ends(model: Any, tokenizer: Any) -> list[int]:
+    """The ids at which an answer is over: the ends of the model's generation configuration, and those that are learnt.
+
+    Args:
+        model: bare or adapted.
+        tokenizer: the model's; its end of sequence and what its chat template ends an answer with are learnt.
+    """
+    own = model.generation_config.eos_token_id
+    return sorted({*turn_ends(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])})
+
+
+def without_ends(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Generated ids as far as the first end."""
+    return list(takewhile(lambda token: token not in ends, ids))
+
+
 @torch.no_grad()
 def answer(
     model: Any,
@@ -86,7 +103,9 @@ def answer(
     device: torch.device,
     task_numbers: Sequence[int | None] | None = None,
 ) -> list[str]:
-    """Greedy answers to encoded prompts, as one batch.
+    """Greedy answers to encoded prompts, as one batch, each as far as the first of `generation_ends`.
+
+    The model's generation configuration gives ends, but no penalty of repetitions, beams or least length.
 
     Args:
         model: an adapted model; with its adapters disabled it answers as the base model.
@@ -107,15 +126,21 @@ def answer(
         if number is not None:
             item["task_ids"] = number
     inputs = {name: tensor.to(device) for name, tensor in Collator(tokenizer.pad_token_id)(items).items()}
+    ends = generation_ends(model, tokenizer)
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends,
+        # What is left open here, transformers takes from the model's own configuration.
+        num_beams=1,
+        min_length=0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
     )
     out = model.generate(**inputs, generation_config=settings)
-    new = out[:, inputs["input_ids"].shape[1] :]
+    new = [without_ends(row, ends) for row in out[:, inputs["input_ids"].shape[1] :].tolist()]
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 

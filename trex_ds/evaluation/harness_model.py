@@ -19,6 +19,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
+from trex_ds.evaluation.generation import generation_ends, without_ends
 from trex_ds.evaluation.harness_dealing import run_dealt
 
 ContextScores = Callable[[Sequence[str]], Tensor]
@@ -172,7 +173,7 @@ class TRexLM(TemplateLM):
         return [sum(next(values)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations up to one of the task's stop strings or the end-of-sequence token.
+        """Greedy continuations up to one of the task's stop strings or one of `generation_ends`.
 
         Raises:
             ValueError: the task asks to sample, or for more tokens than the model takes.
@@ -205,7 +206,7 @@ class TRexLM(TemplateLM):
 
     @torch.no_grad()
     def _generate(self, batch: Sequence[_Prompt], scores: dict[str, Tensor]) -> list[str]:
-        first = batch[0]
+        first, ends = batch[0], generation_ends(self.model, self.tokenizer)
         inputs = self._inputs([prompt.input_ids for prompt in batch], [prompt.context for prompt in batch], scores)
         width = inputs["input_ids"].shape[1]
         out = self.model.generate(
@@ -214,10 +215,12 @@ class TRexLM(TemplateLM):
             do_sample=False,
             use_cache=True,
             pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=ends,
             stopping_criteria=stop_sequences_criteria(self.tokenizer, first.until, width, len(batch)),
             **first.others,
         )
-        texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        new = [without_ends(row, ends) for row in out[:, width:].tolist()]
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [postprocess_generated_text(text, first.until, None) for text in texts]
 
     def _batches(self, rows: list[Any]) -> list[list[Any]]:

@@ -20,6 +20,7 @@ from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
 from trex_ds.files import atomic_path
+from trex_ds.tasks.forms import forms_of, write_forms
 from trex_ds.training.memory import BASE, role_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ RECIPE_FILE = "recipe.yaml"
 
 
 def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
-    """Write adapter, centroids, tokenizer and recipe to `folder`; all ranks call it, rank 0 writes."""
+    """Write adapter, centroids, tokenizer, recipe and prompt forms to `folder`; all ranks call it, rank 0 writes."""
     with atomic_path(folder) if rank() == 0 else nullcontext(folder) as temporary:
         with warnings.catch_warnings():
             # PEFT looks for the base model's config to learn whether its vocabulary grew, which it never does here.
@@ -39,6 +40,9 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
             _refuse_empty_tensors(temporary / WEIGHTS_FILE)
             (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all
             write_recipe(recipe, temporary)
+            write_forms(
+                forms_of(to_dict(recipe)["tasks"], trainer.processing_class.chat_template is not None), temporary
+            )
             if recipe.adapter.needs_tasks:
                 shutil.copy(Path(recipe.output_dir) / TASKS_FILE, temporary)
 

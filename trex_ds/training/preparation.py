@@ -20,15 +20,17 @@ from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, check_writable, content_key, one_job_at_a_time
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
+from trex_ds.data.encoding import end_length, template_warnings
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
 from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.reach import Reach
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation import Question
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
 from trex_ds.modeling import fetch_base_model, load_tokenizer
-from trex_ds.tasks import Example, TaskConfig, fingerprint, keep_benchmark_data, read_examples, scorer
+from trex_ds.tasks import Example, TaskConfig, exact_match, fingerprint, keep_benchmark_data, read_examples, scorer
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -117,6 +119,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
         contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
+        _check_answers(recipe, tokenizer, store, [example for example, _ in examples])
         intuition = None
         if recipe.adapter.needs_intuition:
             intuition = _intuition(recipe, store, folders, contexts, device, stages)
@@ -262,6 +265,28 @@ def _hold_out(
     # Of all tasks at once, because a prompt may occur in several.
     positions = {name: without(own, store.digests, store.digests[held]) for name, own in positions.items()}
     return {name: own for name, own in positions.items() if len(own)}, held
+
+
+def _check_answers(recipe: Recipe, tokenizer: Any, store: Store, evaluation: list[Example]) -> None:
+    """Say what other programs would do with the chat template, and which evaluation answers are never generated whole.
+
+    Raises:
+        ValueError: all answers of a task are too long, and nothing else would score.
+    """
+    warnings = template_warnings(tokenizer)
+    reach = {name: Reach(name, recipe.evaluation.max_new_tokens) for name in store.counts}
+    end = end_length(tokenizer)
+    for example, length in zip(evaluation, store.evaluation_answer_lengths().tolist(), strict=True):
+        if not example.plain:
+            reach[example.task].add(length - end)
+    for task, found in reach.items():
+        score = scorer(recipe.tasks[store.entry[task]])
+        if found.beyond and found.beyond == found.answers and score is exact_match:
+            raise ValueError(found.describe())
+        warnings += [found.describe()] if found.beyond else []
+    if rank() == 0:
+        for line in warnings:
+            log.warning("%s", line)
 
 
 def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:

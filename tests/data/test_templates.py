@@ -1,0 +1,144 @@
+"""What is learnt of conversations, against what `apply_chat_template` of the tokenizer itself gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.data import tokenizers
+from tests.data.tokenizers import with_control_tokens
+from trex_ds.data import encode_example, encode_prompt, turn_ends
+from trex_ds.data.templates import template_of
+from trex_ds.tasks import Example
+
+EXAMPLE = Example("how many letters?", "seven", "letters")
+TALK = replace(
+    EXAMPLE, history=(("user", "the answer is"), ("assistant", "how  many\nletters"), ("user", "s"), ("assistant", "x"))
+)
+# Template, the tokenizer's end of sequence, the token that ends a turn, and what is learnt of the answer "seven".
+FAMILIES = {
+    "gemma": (tokenizers.GEMMA, "<|endoftext|>", "<end_of_turn>", "seven<end_of_turn>"),
+    "phi-3": (tokenizers.PHI3, "<|endoftext|>", "<|end|>", "seven<|end|>"),
+    "llama-2": (tokenizers.LLAMA2, "<|im_end|>", "<|im_end|>", " seven <|im_end|>"),
+    "llama-3": (tokenizers.LLAMA3, "<|endoftext|>", "<|eot_id|>", "seven<|eot_id|>"),
+    "mistral": (tokenizers.MISTRAL, "<|im_end|>", "<|im_end|>", "seven<|im_end|>"),
+    "qwen": (tokenizers.QWEN, "<|endoftext|>", "<|im_end|>", "seven<|im_end|>"),
+    "smollm2": (tokenizers.CHATML, "<|im_end|>", "<|im_end|>", "seven<|im_end|>"),
+    "no generation prompt": (tokenizers.NO_GENERATION_PROMPT, "<|im_end|>", "<|im_end|>", "seven<|im_end|>"),
+    "thinking": (tokenizers.THINKING, "<|im_end|>", "<|im_end|>", "seven<|im_end|>"),
+    "reasoning": (tokenizers.REASONING, "<|im_end|>", "<|im_end|>", "seven<|im_end|>"),
+    "channels": (tokenizers.CHANNELS, "<|return|>", "<|return|>", "seven<|return|>"),
+}
+WARNED = {
+    "no generation prompt": "writes no generation prompt: prompts end in '<|im_start|>assistant\\n' here",
+    "thinking": "writes something between its generation prompt and an answer: prompts end in",
+    "reasoning": "writes something between its generation prompt and an answer: prompts end in '",
+    "channels": "writes something between its generation prompt and an answer: prompts end in ",
+}
+
+
+@pytest.fixture(params=[False, True], ids=["bytes", "sentencepiece"])
+def sentencepiece(request) -> bool:
+    return request.param
+
+
+def messages_of(example: Example) -> list[dict[str, str]]:
+    turns = [*example.history, ("user", example.prompt), ("assistant", example.answer)]
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("answer", ["seven", "how many\nletters", "é\u4e2d", "\n\nx "])
+@pytest.mark.parametrize("talk", [False, True])
+def test_a_row_is_the_conversation_as_far_as_its_last_turn_ends(family, sentencepiece, answer, talk):
+    template, eos, end, _ = FAMILIES[family]
+    tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
+    example = replace(TALK if talk else EXAMPLE, answer=answer)
+    whole = tokenizer.apply_chat_template(messages_of(example), return_dict=False)
+    ends = [i for i, token in enumerate(whole) if token == tokenizer.convert_tokens_to_ids(end)]
+    encoded = encode_example(tokenizer, example, None)
+    if answer.startswith("\n") and encoded.input_ids != whole[: ends[-1] + 1]:
+        # Line breaks that go into one token with those of the prompt: the prompt keeps its own tokens.
+        assert tokenizer.decode(encoded.input_ids) == tokenizer.decode(whole[: ends[-1] + 1])
+    else:
+        assert encoded.input_ids == whole[: ends[-1] + 1]
+    prompt = encode_prompt(tokenizer, example, None)
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.labels == [-100] * len(prompt) + encoded.input_ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_and_what_is_learnt(family, sentencepiece):
+    template, eos, end, learnt = FAMILIES[family]
+    tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
+    encoded = encode_example(tokenizer, EXAMPLE, None)
+    ids = [label for label in encoded.labels if label != -100]
+    assert tokenizer.decode(ids).strip() == learnt.strip()
+    assert ids[-1] == tokenizer.convert_tokens_to_ids(end)
+    assert turn_ends(tokenizer) == tuple(dict.fromkeys(map(tokenizer.convert_tokens_to_ids, (eos, end))))
+    asked = tokenizer.apply_chat_template(messages_of(EXAMPLE)[:1], add_generation_prompt=True, return_dict=False)
+    warnings = template_of(tokenizer).warnings
+    assert (encode_prompt(tokenizer, EXAMPLE, None) == asked) == (family not in WARNED)
+    assert len(warnings) == (family in WARNED)
+    assert WARNED.get(family, "") in "".join(warnings)
+
+
+def test_answers_with_thoughts_of_their_own_follow_the_generation_prompt():
+    tokenizer = with_control_tokens(tokenizers.THINKING, eos_token="<|im_end|>")
+    thought = replace(EXAMPLE, answer="<think>\nhow\n</think>\n\nseven")
+    whole = tokenizer.apply_chat_template(messages_of(thought), return_dict=False)
+    asked = tokenizer.apply_chat_template(messages_of(thought)[:1], add_generation_prompt=True, return_dict=False)
+    encoded = encode_example(tokenizer, thought, None)
+    assert encoded.input_ids == whole[:-1]
+    assert encoded.labels == [-100] * len(asked) + whole[len(asked) : -1]
+
+
+def test_without_a_token_that_ends_an_answer_the_end_of_sequence_is_learnt():
+    tokenizer = with_control_tokens(tokenizers.OPEN_ENDED, eos_token="<|im_end|>")
+    encoded = encode_example(tokenizer, EXAMPLE, None)
+    assert tokenizer.decode(encoded.input_ids) == "user: how many letters?\nassistant: seven<|im_end|>"
+    assert tokenizer.decode([label for label in encoded.labels if label != -100]) == " seven<|im_end|>"
+    (warning,) = template_of(tokenizer).warnings
+    assert "writes '\\n' after an answer, in which is no token that could end it; <|im_end|> is learnt" in warning
+    assert turn_ends(tokenizer) == (tokenizer.eos_token_id,)
+
+
+def test_an_end_that_only_earlier_answers_have_is_learnt_after_the_last():
+    template = tokenizers.QWEN.replace(
+        "+ '<|im_end|>' + '\n'", "+ ('' if loop.last and not add_generation_prompt else '<|im_end|>\n')"
+    )
+    assert template != tokenizers.QWEN
+    tokenizer = with_control_tokens(template, eos_token="<|endoftext|>")
+    encoded = encode_example(tokenizer, EXAMPLE, None)
+    assert tokenizer.decode([label for label in encoded.labels if label != -100]) == "seven<|im_end|>"
+    assert (
+        encoded.input_ids
+        == encode_example(with_control_tokens(tokenizers.QWEN, eos_token="<|endoftext|>"), EXAMPLE, None).input_ids
+    )
+
+
+def test_messages_that_the_template_leaves_out_are_refused():
+    silent = tokenizers.QWEN.replace(
+        "{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}"
+    )
+    tokenizer = with_control_tokens(silent, eos_token="<|im_end|>")
+    assert encode_prompt(tokenizer, EXAMPLE, None)
+    for ask in (encode_prompt, encode_example):
+        with pytest.raises(
+            ValueError, match=r"'letters': .* leaves out message 1 .* roles system, user.*system_prompt to null"
+        ):
+            ask(tokenizer, EXAMPLE, "Be brief.")
+
+
+def test_a_template_without_answers_is_refused():
+    tokenizer = with_control_tokens("{{ messages[0]['content'] }}", eos_token="<|im_end|>")
+    with pytest.raises(ValueError, match="does not write the assistant's message once; set another"):
+        encode_prompt(tokenizer, EXAMPLE, None)
+
+
+def test_text_after_a_line_has_no_space_of_its_own(sentencepiece):
+    tokenizer = tokenizers.make_tokenizer(bos=True, sentencepiece=sentencepiece)
+    encoded = encode_example(tokenizer, EXAMPLE, None)
+    whole = tokenizer("how many letters?\nseven")["input_ids"]
+    assert encoded.input_ids == [*whole, tokenizer.eos_token_id]

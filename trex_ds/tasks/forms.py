@@ -1,0 +1,68 @@
+"""In which form an adapter's prompts were put to it, as its folder records it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from trex_ds.files import atomic_path
+
+FORMS_FILE = "prompts.json"
+
+Form = Literal["chat", "line", "plain"]
+"""chat: in the tokenizer's chat template; line: ended by a line break, for want of a template; plain: as it stands."""
+Forms = Mapping[Form, Sequence[str]]
+"""The sources that were trained on, by the form of their prompts."""
+
+
+def forms_of(tasks: Sequence[Mapping[str, Any]], has_template: bool) -> Forms:
+    """The forms of a recipe's entries.
+
+    Args:
+        tasks: the entries, as in a recipe's file.
+        has_template: whether the tokenizer has a chat template.
+    """
+    found: dict[Form, list[str]] = {}
+    for entry in tasks:
+        if entry.get("train_examples") != 0:
+            plain = entry["source"].startswith("lm_eval:")
+            found.setdefault("plain" if plain else "chat" if has_template else "line", []).append(entry["source"])
+    return found
+
+
+def write_forms(forms: Forms, folder: Path) -> None:
+    """Record them in an adapter's folder."""
+    with atomic_path(folder / FORMS_FILE) as temporary:
+        temporary.write_text(json.dumps(forms, indent=1), encoding="utf-8")
+
+
+def read_forms(folder: Path) -> Forms | None:
+    """What `write_forms` recorded in `folder`; None in one from before there was such a file."""
+    file = folder / FORMS_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def is_plain(forms: Forms, task: str | None, wanted: Literal["chat", "plain"] | None) -> bool:
+    """Whether a prompt is to be put as it stands.
+
+    Args:
+        forms: the adapter's.
+        task: that the prompt is of, if it is known.
+        wanted: what the user asks for; it comes first.
+
+    Raises:
+        ValueError: the adapter was trained on both, and nothing says which is meant.
+    """
+    if wanted is not None:
+        return wanted == "plain"
+    if task is not None:
+        return f"lm_eval:{task}" in forms.get("plain", ())
+    others = [source for form, sources in forms.items() if form != "plain" for source in sources]
+    if forms.get("plain") and others:
+        raise ValueError(
+            f"the adapter was trained on prompts as they stand ({', '.join(forms['plain'])}) and on messages "
+            f"to an assistant ({', '.join(others)}): say by --form plain or --form chat which it is to get"
+        )
+    return bool(forms.get("plain"))
