@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -76,6 +77,84 @@ def test_parquet_without_the_columns(tmp_path, columns, problem):
     with pytest.raises(ValueError, match=r"mine\.parquet") as caught:
         read(f"file:{path}", columns=columns)
     assert str(caught.value).startswith(f"{path}{problem}")
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"prompt": "qestion", "answer": "answer"}, "columns.prompt: unknown column 'qestion'; did you mean question?"),
+        (
+            {"prompt": "question", "answer": "xyz"},
+            "columns.answer: unknown column 'xyz'; known: question, answer, meta",
+        ),
+        (
+            {"prompt": "question", "answer": "answer", "task": "quest"},
+            "columns.task: unknown column 'quest'; did you mean question?",
+        ),
+        (
+            {"prompt": "question", "answer": "solution"},
+            "columns.answer: 'solution' lies within the column 'meta', which is not looked into; make it a column",
+        ),
+        (
+            {"prompt": "question", "answer": "meta.solution"},
+            "columns.answer: 'meta.solution' lies within the column 'me",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_columns_that_no_row_has_are_named_once(tmp_path, columns, problem, ending):
+    path = tmp_path / f"mine.{ending}"
+    write(path, [{"question": f"q{i}", "answer": "a", "meta": {"solution": "b"}} for i in range(30)])
+    with pytest.raises(ValueError, match="columns") as caught:
+        read(f"file:{path}", columns=columns)
+    assert str(caught.value).startswith(f"{path}: {problem}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_some_rows_have(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"q": f"q{i}", "a": "yes", **({"kind": "rare"} if i % 2 else {})} for i in range(40)]
+    write(path, rows)
+    columns = {"prompt": "q", "answer": "a", "task": "kind"}
+    assert {example.task for example in everything(f"file:{path}", columns=columns)} == {"mine", "rare"}
+    write(path, [*rows, {"q": "q", "answer": "yes"}])
+    with pytest.raises(ValueError, match=r"mine\.jsonl:41: answer is missing, which column 'a' should hold"):
+        read(f"file:{path}", columns=columns)
+
+
+ROW = '{"prompt": "p", "answer": "a"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            f"[{ROW}]".encode(),
+            "is a JSON array, where each row should be a line of its own; convert it, as by jq -c '.[",
+        ),
+        (f"\ufeff\n[\n{ROW},\n{ROW}\n]\n".encode(), "is a JSON array"),
+        (b'{\n  "prompt": "p",\n  "answer": "a"\n}\n', "is JSON whose objects go over several lines"),
+        (f"{ROW}\n".encode("utf-16"), "is not in UTF-8, but it seems in UTF-16; convert it, as by iconv -f UTF-16"),
+        (f"{ROW}\n".encode("utf-16-le"), "is not in UTF-8, but it seems in UTF-16"),
+        (f"{ROW}\n".encode("utf-16-be"), "is not in UTF-8, but it seems in UTF-16"),
+        (f"{ROW}\r{ROW}\r".encode(), "ends its lines in CR alone; convert it, as by tr '\\r' '\\n'"),
+        (gzip.compress(ROW.encode()), "is packed with gzip; unpack it"),
+    ],
+)
+def test_a_file_that_is_no_json_lines_is_told_so_once(tmp_path, content, problem):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mine\.jsonl") as caught:
+        read(f"file:{path}")
+    assert str(caught.value).startswith(f"{path} {problem}")
+    assert "\n" not in str(caught.value)
+
+
+def test_line_ends_and_marks_of_other_systems(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(f"\ufeff{ROW}\r\n\r\n{ROW.replace('p', 'q', 1)}".encode())
+    path.write_bytes(b"\xef\xbb\xbf" + ROW.encode() + b"\r\n\r\n" + ROW.replace('"p"', '"q"').encode())
+    assert prompts(everything(f"file:{path}")) == ["p", "q"]
 
 
 def test_bad_rows_are_named_by_file_and_place(tmp_path):

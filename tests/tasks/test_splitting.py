@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import random
 import tracemalloc
@@ -7,6 +8,7 @@ import tracemalloc
 import pytest
 
 from tests.tasks.reading import prompts, read, sums, write
+from trex_ds.tasks.records import FIELDS
 
 
 def test_split_has_all_examples_once_in_about_the_fraction(tmp_path):
@@ -129,10 +131,25 @@ def test_bad_rows_of_both_tables_are_told_together(tmp_path):
     with pytest.raises(ValueError, match="bad row") as caught:
         read(f"file:{train}", evaluation_source=f"file:{test}")
     lines = str(caught.value).splitlines()
-    assert lines[:2] == [f"{test}: 3 bad rows", f"{train}: 25 bad rows"]
-    places = [f"{test}:{i}" for i in range(2, 5)] + [f"{train}:{i}" for i in range(2, 19)]
-    assert [line.split(": ")[0] for line in lines[2:-1]] == places
-    assert lines[-1] == "... and 8 more"
+    problem = "must be an object with prompt and answer, or messages, got []"
+    assert lines == [
+        f"{test}: 3 bad rows",
+        f"{train}: 25 bad rows",
+        f"{test}:2: {problem} (and 2 more rows like it)",
+        f"{train}:2: {problem} (and 24 more rows like it)",
+    ]
+
+
+def test_faults_beyond_the_first_twenty_kinds_are_counted(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"prompt": "p", "answer": "a", "x" * (i + 3): 1} for i in range(23)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0], rows[22]]))
+    with pytest.raises(ValueError, match="25 bad rows") as caught:
+        read(f"file:{path}")
+    lines = str(caught.value).splitlines()
+    assert lines[1] == f"{path}:1: unknown key 'xxx'; known: {', '.join(FIELDS)} (and 1 more rows like it)"
+    assert [line.split(": ")[0] for line in lines[2:-1]] == [f"{path}:{i}" for i in range(2, 21)]
+    assert lines[-1] == "... and 4 more"
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

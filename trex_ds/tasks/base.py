@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,9 @@ class Example:
     """Turns of a conversation before the prompt, each a role and a text."""
     plain: bool = False
     """The answer continues the prompt as it stands: no chat template and no line break between them."""
+    conversation: Mapping[str, Any] | None = None
+    """All messages with the answer, as {"messages": [...], "tools": [...]}, where history and prompt do not say
+    everything: calls of tools, their results, and weights."""
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """What scoring needs beyond the answer, as plain JSON data (where a benchmark's item lies, say); it
     never reaches the model."""
@@ -49,5 +53,6 @@ def exact_match(example: Example, generated: str) -> float:
 
 
 def normalised(text: str) -> str:
-    """`text` without case, and with single spaces for white space."""
-    return " ".join(text.split()).casefold()
+    """`text` without case, with single spaces for white space, and each character in one form, Unicode's NFC."""
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", " ".join(folded.split()))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from trex_ds.tasks.base import Example, Scorer, Split, exact_match
 from trex_ds.tasks.reading import content_digest
-from trex_ds.tasks.records import Row, check_columns, columns_problems, unknown
+from trex_ds.tasks.records import Columns, Row, check_columns, columns_problems
 from trex_ds.tasks.splitting import Table, split_examples
+from trex_ds.tasks.wording import unknown
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig
@@ -91,7 +92,9 @@ def _table(location: str, split: str, config: TaskConfig, mirror: str | None) ->
         try:
             for number, row in enumerate(dataset, start=1):
                 if number == 1:
-                    check_columns(row, config.columns, name)
+                    columns = Columns()
+                    columns.see(row)
+                    check_columns(columns, config.columns, name)
                 yield f"{name}: row {number}", row
         except OSError as error:
             raise _unavailable(location, mirror, error) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trex_ds.tasks.base import Example, Split
-from trex_ds.tasks.records import Row, parse
+from trex_ds.tasks.records import Columns, Row, check_columns, parse
 from trex_ds.tasks.seeding import Lowest, stable_fraction, text_digest
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHOWN = 20
+_VALUES = re.compile(r'got .*|\[.*|"[^"]*"|\d+')
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def split_examples(
     whose prompt it has are dropped. Prompts are equal if the whole conversations are.
 
     Raises:
-        ValueError: bad rows (all of them are counted, the first 20 shown), a table without rows, or a
-            task without a train or an evaluation example. Raised before the first example is yielded.
+        ValueError: bad rows (all of them are counted, the first of each kind shown), columns that no row has, a
+            table without rows, or a task without a train or an evaluation example. Raised before the first example
+            is yielded.
     """
     survey = _Survey(config)
     for position, (split, example) in enumerate(_assigned(source, evaluation, default_task, config)):
@@ -60,19 +63,17 @@ def _assigned(
     source: Table, evaluation: Table | None, default_task: str, config: TaskConfig
 ) -> Iterator[tuple[Split | None, Example]]:
     """Every example with its side; None for a training example whose prompt is evaluated."""
-    bad: list[str] = []
-    counts: Counter[str] = Counter()
+    bad = _BadRows()
+    seen = Columns()
 
     def examples(table: Table) -> Iterator[Example]:
         empty = True
         for where, row in table.rows():
             empty = False
             try:
-                yield parse(row, default_task, config.columns)
+                yield parse(row, default_task, config.columns, seen)
             except ValueError as error:
-                counts[table.name] += 1
-                if len(bad) < _SHOWN:
-                    bad.append(f"{where}: {error}")
+                bad.add(table.name, where, str(error))
         if empty:
             raise ValueError(
                 f"{table.name}: no examples; give it rows with prompt and answer, or messages, such as "
@@ -89,10 +90,37 @@ def _assigned(
             yield ("evaluation" if _is_held_out(example, config) else "train"), example
         else:
             yield ("train" if text_digest(example.text) not in evaluated else None), example
-    if bad:
-        head = [f"{name}: {count} bad row{'s' if count > 1 else ''}" for name, count in counts.items()]
-        rest = counts.total() - len(bad)
-        raise ValueError("\n".join([*head, *bad, *([f"... and {rest} more"] if rest else [])]))
+    if config.columns and seen.names:
+        check_columns(seen, config.columns, source.name)
+    bad.finish()
+
+
+class _BadRows:
+    """What is wrong with rows, each fault once: rows of one fault differ in the values that the message quotes."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[str] = Counter()
+        self._first: dict[tuple[str, str], str] = {}
+        self._alike: Counter[tuple[str, str]] = Counter()
+
+    def add(self, table: str, where: str, problem: str) -> None:
+        """Count a row."""
+        self._rows[table] += 1
+        kind = table, _VALUES.sub("", problem)
+        if len(self._first) < _SHOWN:
+            self._first.setdefault(kind, f"{where}: {problem}")
+        if kind in self._first:
+            self._alike[kind] += 1
+
+    def finish(self) -> None:
+        """Raise a ValueError with all of them, if there are any."""
+        if not self._rows:
+            return
+        lines = [f"{table}: {count} bad row{'s' if count > 1 else ''}" for table, count in self._rows.items()]
+        for kind, line in self._first.items():
+            lines.append(line + (f" (and {self._alike[kind] - 1} more rows like it)" if self._alike[kind] > 1 else ""))
+        rest = self._rows.total() - self._alike.total()
+        raise ValueError("\n".join([*lines, *([f"... and {rest} more"] if rest else [])]))
 
 
 def _is_held_out(example: Example, config: TaskConfig) -> bool:

@@ -1,0 +1,26 @@
+"""How values and names of the data appear in messages to the user."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def unknown(name: str, known: Iterable[str], kind: str) -> str:
+    """Says that a name is unknown, with the nearest known one, or with all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown {kind} {name!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+
+
+def shown(value: Any) -> str:
+    """A value as JSON, cut to 80 characters."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text with more than white space."""
+    return isinstance(value, str) and bool(value.strip())
