@@ -32,6 +32,7 @@ class Answerer:
         system_prompt: str | None,
         tasks: Sequence[str] | None = None,
         forms: Forms | None = None,
+        escape: bool = False,
     ):
         self.model = model
         self.tokenizer = tokenizer
@@ -39,6 +40,7 @@ class Answerer:
         self.system_prompt = system_prompt
         self.tasks = tasks
         self.forms: Forms = forms or {}
+        self.escape = escape
 
     @classmethod
     def from_adapter(cls, folder: str | Path) -> Answerer:
@@ -78,7 +80,9 @@ class Answerer:
             )
         if "line" in forms:
             tokenizer.chat_template = None  # the base model got it after the adapter had been trained
-        return cls(model, tokenizer, intuition, recipe["data"]["system_prompt"], tasks, forms)
+        data = recipe["data"]
+        escape = data.get("escape_control_tokens", False)
+        return cls(model, tokenizer, intuition, data["system_prompt"], tasks, forms, escape)
 
     def __call__(
         self,
@@ -107,6 +111,6 @@ class Answerer:
         numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)
         plain = is_plain(self.forms, task, form)
         examples = [Example(prompt, "", "", plain=plain) for prompt in prompts]
-        ids = [encode_prompt(self.tokenizer, example, self.system_prompt) for example in examples]
+        ids = [encode_prompt(self.tokenizer, e, self.system_prompt, escape=self.escape) for e in examples]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
         return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device, numbers)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.data.tokenizers import CHATML, make_tokenizer
-from trex_ds.data import encode_example, encode_prompt
+from trex_ds.data import DataConfig, encode_example, encode_examples, encode_prompt
 from trex_ds.data.store import TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.tasks import Example
 from trex_ds.tasks.seeding import text_digest
@@ -26,9 +26,9 @@ def tokenizer():
     return make_tokenizer(CHATML)
 
 
-def write(folder, tokenizer, examples=EXAMPLES, max_length=100):
+def write(folder, tokenizer, examples=EXAMPLES, max_length=100, learn="last_answer"):
     folder.mkdir()
-    write_examples(folder, iter(examples), tokenizer, None, max_length, "test")
+    write_examples(folder, iter(examples), tokenizer, DataConfig(max_length=max_length, learn=learn), "test")
     return folder
 
 
@@ -113,3 +113,22 @@ def test_tokenizer_fingerprint_changes_with_template_and_vocabulary(tokenizer):
 def test_counts_are_plain_data(tmp_path, tokenizer):
     folder = write(tmp_path / "a", tokenizer)
     assert json.loads((folder / "counts.json").read_text())["sum"]["train"] == 1
+
+
+def test_answers_that_are_learnt_are_read_back(tmp_path, tokenizer):
+    turns = [("user", "spell sun"), ("assistant", "nus"), ("user", "and moon"), ("assistant", "noom"), ("user", "tree")]
+    talk = Example("star", "rats", "spell", history=tuple(turns[:4]))
+    messages = [{"role": role, "content": text} for role, text in (*turns[:2], ("user", "sky"), ("assistant", "yks"))]
+    weighted = [{**message, "weight": i % 4 == 1} if i % 2 else message for i, message in enumerate(messages)]
+    by_weight = Example(
+        "sky", "yks", "spell", history=tuple(turns[:2]), conversation={"messages": weighted, "tools": None}
+    )
+    examples = [("train", talk), ("train", by_weight), *EXAMPLES]
+    for learn in ("last_answer", "all_answers"):
+        store = open_store([write(tmp_path / learn, tokenizer, examples, 300, learn)], ["file:a"])
+        rows, expected = TrainRows(store), encode_examples(tokenizer, [talk, by_weight], None, learn=learn)
+        assert [rows[0], rows[1]] == expected
+        assert store.example("train", 1)[0] == by_weight
+        # The prompt goes as far as the last answer, whatever is learnt before it.
+        assert store.example("train", 0)[1] == encode_prompt(tokenizer, talk, None)
+    assert expected[0].labels != encode_example(tokenizer, talk, None).labels

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from tests.data import tokenizers
 from tests.data.tokenizers import with_control_tokens
-from trex_ds.data import encode_example, encode_prompt, turn_ends
+from trex_ds.data import encode_example, encode_examples, encode_prompt, turn_ends
 from trex_ds.data.templates import template_of
 from trex_ds.tasks import Example
+from trex_ds.tasks.records import parse
 
 EXAMPLE = Example("how many letters?", "seven", "letters")
 TALK = replace(
@@ -142,3 +144,117 @@ def test_text_after_a_line_has_no_space_of_its_own(sentencepiece):
     encoded = encode_example(tokenizer, EXAMPLE, None)
     whole = tokenizer("how many letters?\nseven")["input_ids"]
     assert encoded.input_ids == [*whole, tokenizer.eos_token_id]
+
+
+LEARNING = ["gemma", "phi-3", "llama-2", "llama-3", "mistral", "qwen", "smollm2", "no generation prompt", "channels"]
+
+
+@pytest.mark.parametrize("family", LEARNING)
+def test_every_answer_is_learnt_with_its_end(family, sentencepiece):
+    """What is learnt of the whole conversation is what `encode_example` learns of each answer on its own."""
+    template, eos, _, _ = FAMILIES[family]
+    tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
+    (row,) = encode_examples(tokenizer, [TALK], None, learn="all_answers")
+    last = encode_example(tokenizer, TALK, None)
+    assert row.input_ids == last.input_ids
+    assert row.answer_length == last.answer_length
+    turns = [*TALK.history, ("user", TALK.prompt), ("assistant", TALK.answer)]
+    expected = []
+    for i in range(1, len(turns), 2):
+        alone = Example(turns[i - 1][1], turns[i][1], "letters", history=tuple(turns[: i - 1]))
+        one = encode_example(tokenizer, alone, None)
+        expected.append([label for label in one.labels if label != -100])
+    if family == "channels":  # which ends earlier answers otherwise
+        for ids in expected[:-1]:
+            ids[-1] = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert runs(row.labels) == expected
+    assert all(label in (-100, token) for token, label in zip(row.input_ids, row.labels, strict=True))
+
+
+def runs(labels: list[int]) -> list[list[int]]:
+    """What is learnt, in pieces."""
+    learnt = (list(group) for wanted, group in itertools.groupby(labels, lambda label: label != -100) if wanted)
+    return list(learnt)
+
+
+def test_weights_decide_which_answers_are_learnt():
+    tokenizer = with_control_tokens(tokenizers.QWEN, eos_token="<|im_end|>")
+    asked = {"role": "user", "content": "how"}
+    for weights, learn, expected in (
+        ((None, None), "last_answer", "c"),
+        ((None, None), "all_answers", "abc"),
+        ((1, None), "last_answer", "ac"),
+        ((0, None), "all_answers", "bc"),
+        ((0, 0), "all_answers", "c"),
+        ((1, 0), "last_answer", "ac"),
+    ):
+        answers = [{"role": "assistant", "content": text} for text in "abc"]
+        for answer, weight in zip(answers, weights, strict=False):
+            answer.update({} if weight is None else {"weight": weight})
+        example = parse({"messages": [m for answer in answers for m in (asked, answer)]}, "letters", {})
+        (row,) = encode_examples(tokenizer, [example], None, learn=learn)
+        assert [tokenizer.decode(run) for run in runs(row.labels)] == [f"{text}<|im_end|>" for text in expected]
+        plain = [
+            {key: value for key, value in m.items() if key != "weight"}
+            for m in (m for a in answers for m in (asked, a))
+        ]
+        assert row.input_ids == tokenizer.apply_chat_template(plain, return_dict=False)[:-1]
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+WITH_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\nTools: ' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '<call>' + (call['function'] | tojson) + '</call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tool_talk(*last: dict) -> Example:
+    talk = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "4", "tool_call_id": "x"},
+        *last,
+    ]
+    return parse({"messages": talk, "tools": TOOLS}, "letters", {})
+
+
+@pytest.mark.parametrize("learn", ["last_answer", "all_answers"])
+def test_tools_and_their_calls_are_written_where_the_template_takes_them(learn):
+    tokenizer = with_control_tokens(WITH_TOOLS, eos_token="<|endoftext|>")
+    example = tool_talk({"role": "assistant", "content": "seven"})
+    (row,) = encode_examples(tokenizer, [example], None, learn=learn)
+    messages = example.conversation["messages"]
+    assert row.input_ids == tokenizer.apply_chat_template(messages, tools=TOOLS, return_dict=False)[:-1]
+    call = '<call>{"name": "add", "arguments": {"a": 2}}</call><|im_end|>'
+    learnt = [*([call] if learn == "all_answers" else []), "seven<|im_end|>"]
+    assert [tokenizer.decode(run) for run in runs(row.labels)] == learnt
+    asked = tokenizer.apply_chat_template(messages[:-1], tools=TOOLS, add_generation_prompt=True, return_dict=False)
+    assert encode_prompt(tokenizer, example, None) == asked
+
+
+def test_a_call_of_a_tool_is_an_answer():
+    tokenizer = with_control_tokens(WITH_TOOLS, eos_token="<|endoftext|>")
+    example = parse(
+        {
+            "messages": [
+                {"role": "user", "content": "2?"},
+                {"role": "assistant", "content": "Wait.", "tool_calls": [CALL]},
+            ]
+        },
+        "letters",
+        {},
+    )
+    encoded = encode_example(tokenizer, example, None)
+    expected = 'Wait.<call>{"name": "add", "arguments": {"a": 2}}</call><|im_end|>'
+    assert [tokenizer.decode(run) for run in runs(encoded.labels)] == [expected]
+
+
+def test_a_template_that_leaves_out_tools_is_refused():
+    example = tool_talk({"role": "assistant", "content": "seven"})
+    with pytest.raises(ValueError, match="leaves out the calls of tools and the tools of a conversation; take a mod"):
+        encode_example(with_control_tokens(tokenizers.QWEN, eos_token="<|im_end|>"), example, None)
+    with pytest.raises(ValueError, match=r"has tools or their calls, and the tokenizer .* no chat template"):
+        encode_example(tokenizers.make_tokenizer(), replace(example, history=()), None)

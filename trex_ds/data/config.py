@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trex_ds.config import section
+from trex_ds.data.encoding import Learn
 from trex_ds.data.mixing import Mixing
 from trex_ds.files import cache_folder
 
@@ -21,6 +22,12 @@ class DataConfig:
     system_prompt: str | None = None
     """System message of the chat template; null: the template's own, if it has one. "" is a message
     too: one without text, in place of the template's own. An example's own system message comes before both."""
+    learn: Learn = "last_answer"
+    """Of a conversation with several answers: the last one, or all_answers. Where messages bear a weight, 0 or 1, it
+    decides for its answer."""
+    escape_control_tokens: bool = False
+    """Take the names of special tokens that prompts, answers and messages contain, such as <|im_end|>, for plain text;
+    false: they are those tokens, as the tokenizer reads them. lm_eval tasks are read as lm-eval does, always."""
     mirror: str | None = None
     """Folder whose <hub id> subfolders stand in for hub datasets; looked in first."""
     cache: str | None = None

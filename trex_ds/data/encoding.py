@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from trex_ds.data.templates import ChatTemplate, template_of
+from trex_ds.data.templates import ChatTemplate, Message, shared_start, template_of
+from trex_ds.data.tokenizing import Reading, control_tokens, read_all, read_on, read_text
 from trex_ds.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ IGNORED_LABEL = -100
 """Label of a token that has no part in the loss."""
 
 
+Learn = Literal["last_answer", "all_answers"]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One training row; both lists have the same length."""
@@ -24,7 +29,12 @@ class Encoded:
     input_ids: list[int]
     """Prompt, answer and what ends it."""
     labels: list[int]
-    """-100 on the prompt, `input_ids` on the answer and on what ends it."""
+    """-100 on what is not learnt, `input_ids` on the answer and what ends it, and on earlier ones that are learnt."""
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the answer and of what ends it, at the end of the row."""
+        return next((i for i, label in enumerate(reversed(self.labels)) if label == IGNORED_LABEL), len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -34,28 +44,38 @@ class _Texts:
     prompt: str
     whole: str
     """The prompt with its answer, and where a template writes it, what ends the answer."""
-    special: bool
-    """Whether the tokenizer adds the special tokens that it puts around a text."""
+    reading: Reading
     ended: bool
     """Whether `whole` ends with the token that ends an answer; else the tokenizer's own follows."""
+    earlier: tuple[tuple[int, int], ...] = ()
+    """Where earlier answers that are learnt begin and end in `prompt`."""
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None, *, escape: bool = False
+) -> list[int]:
     r"""The ids that the model continues with its answer, in training and in generation alike.
 
     With a chat template: the history and the prompt as the user's message, as far as the template begins to
     write the answer. Without one: the prompt and a "\n", with the special tokens that the tokenizer puts
     first. Of a plain example: the prompt without the white space at its end, with the same special tokens.
 
+    Args:
+        tokenizer: of the model.
+        example: whose answer is not looked at.
+        system_prompt: of conversations that have none of their own.
+        escape: take the names of special tokens in texts for plain text.
+
     Raises:
         ValueError: a system prompt or a history that cannot be given to this tokenizer.
     """
     template = template_of(tokenizer)
     if example.plain or template is None:
-        texts = _without_template(tokenizer, example, system_prompt)
-        return _ids(tokenizer, [texts.prompt], texts.special)[0]
+        texts = _without_template(tokenizer, example, system_prompt, escape)
+        return read_text(tokenizer, [texts.prompt], texts.reading)[0]
+    messages, tools, reading = _conversation(tokenizer, example, system_prompt, escape)
     with _naming_the_task(example, system_prompt):
-        return _ids(tokenizer, [template.prompt(_messages(example, system_prompt))], False)[0]
+        return read_text(tokenizer, [template.prompt(messages[:-1], tools)], reading)[0]
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Encoded:
@@ -71,9 +91,21 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_
 
 
 def encode_examples(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], system_prompt: str | None
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    system_prompt: str | None,
+    *,
+    learn: Learn = "last_answer",
+    escape: bool = False,
 ) -> list[Encoded]:
     """What `encode_example` gives for each, in a few calls of the tokenizer.
+
+    Args:
+        tokenizer: of the model.
+        examples: of any kind.
+        system_prompt: of conversations that have none of their own.
+        learn: which answers of a conversation have labels, where their weights do not say it.
+        escape: take the names of special tokens in texts for plain text.
 
     Raises:
         ValueError: the tokenizer has no end-of-sequence token, or as `encode_prompt`.
@@ -83,25 +115,36 @@ def encode_examples(
             f"the tokenizer {tokenizer.name_or_path!r} has no eos_token, so an answer would never end; set one"
         )
     template = template_of(tokenizer)
-    rows: list[Encoded] = []
     texts = [
-        _without_template(tokenizer, example, system_prompt)
+        _without_template(tokenizer, example, system_prompt, escape)
         if example.plain or template is None
-        else _with_template(template, example, system_prompt)
+        else _with_template(tokenizer, template, example, system_prompt, learn, escape)
         for example in examples
     ]
-    prompts = _ids_of_all(tokenizer, [(text.prompt, text.special) for text in texts])
-    wholes = _ids_of_all(tokenizer, [(text.whole, text.special) for text in texts])
-    for example, text, prompt, whole in zip(examples, texts, prompts, wholes, strict=True):
+    # One after the other: what precedes each earlier answer and its end, the prompt, and the whole.
+    asked = [(text, t.reading) for t in texts for text in (*_heads(t), t.prompt, t.whole)]
+    found = iter(read_all(tokenizer, asked))
+    rows: list[Encoded] = []
+    for example, text in zip(examples, texts, strict=True):
+        heads = [next(found) for _ in _heads(text)]
+        prompt, whole = next(found), next(found)
         if example.plain or whole[: len(prompt)] == prompt:
             # Of a plain example as lm-evaluation-harness has it, so that what is learnt is what it scores: the
             # answer is what the tokens of the whole text have beyond as many as the prompt has alone.
             learnt = whole[len(prompt) :]
         else:
-            learnt = _continuation_ids(tokenizer, text.whole[len(text.prompt) :])
-        learnt += [] if text.ended else [tokenizer.eos_token_id]
-        rows.append(Encoded(prompt + learnt, [IGNORED_LABEL] * len(prompt) + learnt))
+            learnt = read_on(tokenizer, text.whole[len(text.prompt) :], text.reading)
+        learnt = learnt + ([] if text.ended else [tokenizer.eos_token_id])
+        labels = [IGNORED_LABEL] * len(prompt)
+        for before, end in zip(heads[::2], heads[1::2], strict=True):
+            span = slice(shared_start(before, prompt), shared_start(end, prompt))
+            labels[span] = prompt[span]
+        rows.append(Encoded(prompt + learnt, labels + learnt))
     return rows
+
+
+def _heads(texts: _Texts) -> list[str]:
+    return [texts.prompt[:place] for span in texts.earlier for place in span]
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -111,7 +154,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         ValueError: as `ChatTemplate`.
     """
     template = template_of(tokenizer)
-    ids = _ids(tokenizer, [template.end], False)[0][-1:] if template is not None and template.end else []
+    ids = read_text(tokenizer, [template.end], "written")[0][-1:] if template is not None and template.end else []
     return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *ids) if i is not None))
 
 
@@ -122,7 +165,7 @@ def end_length(tokenizer: PreTrainedTokenizerBase) -> int:
         ValueError: as `ChatTemplate`.
     """
     template = template_of(tokenizer)
-    return len(_continuation_ids(tokenizer, template.end)) if template is not None and template.end else 1
+    return len(read_on(tokenizer, template.end, "written")) if template is not None and template.end else 1
 
 
 def template_warnings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -135,35 +178,68 @@ def template_warnings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [] if template is None else template.warnings
 
 
-def _with_template(template: ChatTemplate, example: Example, system_prompt: str | None) -> _Texts:
-    messages = [*_messages(example, system_prompt), {"role": "assistant", "content": example.answer}]
+def _with_template(
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    example: Example,
+    system_prompt: str | None,
+    learn: Learn,
+    escape: bool,
+) -> _Texts:
+    messages, tools, reading = _conversation(tokenizer, example, system_prompt, escape)
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    learnt = [i for i in answers[:-1] if messages[i].get("weight", int(learn == "all_answers"))]
+    said = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
     with _naming_the_task(example, system_prompt):
-        written = template.write(messages, [len(messages) - 1])
-    return _Texts(written.text[: written.answers[-1][0]], written.text, special=False, ended=written.ended)
+        written = template.write(said, [*learnt, answers[-1]], tools)
+    *earlier, (start, _) = written.answers
+    return _Texts(written.text[:start], written.text, reading, written.ended, tuple(earlier))
 
 
-def _without_template(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> _Texts:
+def _without_template(
+    tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None, escape: bool
+) -> _Texts:
     if example.plain:
-        return _Texts(example.prompt.rstrip(), example.prompt + example.answer, special=True, ended=False)
+        return _Texts(example.prompt.rstrip(), example.prompt + example.answer, "alone", ended=False)
     if example.history:
         raise ValueError(
             f"an example of task {example.task!r} has messages before its prompt ({example.history[0]}), "
             f"and the tokenizer {tokenizer.name_or_path!r} has no chat template to put them in; take a model "
             "that has one, or write them into the prompt"
         )
+    if example.conversation is not None:
+        raise ValueError(
+            f"an example of task {example.task!r} has tools or their calls, and the tokenizer "
+            f"{tokenizer.name_or_path!r} has no chat template to put them in; take a model that has one"
+        )
     if system_prompt is not None:
         raise ValueError(
             f"data.system_prompt {system_prompt!r}: the tokenizer {tokenizer.name_or_path!r} has no chat "
             "template to put it in; set it to null, and write it into the prompts"
         )
-    return _Texts(f"{example.prompt}\n", f"{example.prompt}\n{example.answer}", special=True, ended=False)
+    reading: Reading = "alone, escaped" if escape else "alone"
+    return _Texts(f"{example.prompt}\n", f"{example.prompt}\n{example.answer}", reading, ended=False)
 
 
-def _messages(example: Example, system_prompt: str | None) -> list[dict[str, str]]:
-    messages = [{"role": role, "content": text} for role, text in (*example.history, ("user", example.prompt))]
+def _conversation(
+    tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None, escape: bool
+) -> tuple[list[Message], list[Any] | None, Reading]:
+    """The example's messages with its answer, its tools, and how the text of them is to be read."""
+    said: list[Message] = [
+        {"role": role, "content": text}
+        for role, text in (*example.history, ("user", example.prompt), ("assistant", example.answer))
+    ]
+    messages, tools = said, None
+    if example.conversation is not None:
+        messages, tools = list(example.conversation["messages"]), example.conversation["tools"]
     if system_prompt is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
-    return messages
+    names = control_tokens(tokenizer)
+    if not escape or not names.search(json.dumps([messages, tools], ensure_ascii=False)):
+        return messages, tools, "written"
+    from transformers.utils.chat_template_utils import mark_control_tokens
+
+    return mark_control_tokens(messages, names), mark_control_tokens(tools, names), "marked"
 
 
 @contextmanager
@@ -174,28 +250,3 @@ def _naming_the_task(example: Example, system_prompt: str | None) -> Iterator[No
         own = system_prompt is None or (example.history and example.history[0][0] == "system")
         way_out = "change or remove such examples" if own else "set data.system_prompt to null"
         raise ValueError(f"an example of task {example.task!r}: {error}; {way_out}") from error
-
-
-def _ids_of_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-    """The ids of texts, each with whether the tokenizer adds its special tokens."""
-    found: list[list[int]] = [[] for _ in texts]
-    for special in (False, True):
-        places = [i for i, (_, wanted) in enumerate(texts) if wanted is special]
-        for place, ids in zip(places, _ids(tokenizer, [texts[i][0] for i in places], special), strict=True):
-            found[place] = ids
-    return found
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool) -> list[list[int]]:
-    """The ids of each text, without an end of sequence that the tokenizer adds: more is to come."""
-    if not texts:
-        return []
-    *found, letter = tokenizer([*texts, "a"], add_special_tokens=special, return_attention_mask=False)["input_ids"]
-    ends = special and letter[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id)
-    return [ids[:-1] for ids in found] if ends else found
-
-
-def _continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text that goes on after another: without the space that some tokenizers put first."""
-    line, both = _ids(tokenizer, ["\n", f"\n{text}"], False)
-    return both[len(line) :] if both[: len(line)] == line else _ids(tokenizer, [text], False)[0]

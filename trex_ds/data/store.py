@@ -6,6 +6,7 @@ numbers each (a 64-bit digest, a task number, a position).
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_examples
 from trex_ds.tasks import Example, Split
 from trex_ds.tasks.seeding import text_digest
@@ -40,13 +42,12 @@ def write_examples(
     folder: Path,
     examples: Iterable[tuple[Split, Example]],
     tokenizer: PreTrainedTokenizerBase,
-    system_prompt: str | None,
-    max_length: int,
+    data: DataConfig,
     description: str,
 ) -> None:
     """Tokenize a stream of examples into `folder`: train.arrow, evaluation.arrow and counts.json.
 
-    Training examples of more than `max_length` tokens are left out and counted, never cut.
+    Training examples of more than `data.max_length` tokens are left out and counted, never cut.
 
     Raises:
         ValueError: all training examples of a task are too long.
@@ -57,14 +58,20 @@ def write_examples(
     counts: dict[str, dict[str, int]] = {}
     stream = iter(tqdm(examples, desc=description, unit=" examples", mininterval=5.0))
     while batch := list(islice(stream, _BATCH)):
-        rows = encode_examples(tokenizer, [example for _, example in batch], system_prompt)
+        rows = encode_examples(
+            tokenizer,
+            [example for _, example in batch],
+            data.system_prompt,
+            learn=data.learn,
+            escape=data.escape_control_tokens,
+        )
         for split in _SPLITS:
             kept = []
             for (own_split, example), row in zip(batch, rows, strict=True):
                 if own_split != split:
                     continue
                 count = counts.setdefault(example.task, dict.fromkeys(("train", "evaluation", "too_long"), 0))
-                if split == "train" and len(row.input_ids) > max_length:
+                if split == "train" and len(row.input_ids) > data.max_length:
                     count["too_long"] += 1
                     continue
                 count[split] += 1
@@ -77,7 +84,7 @@ def write_examples(
         if count["too_long"] and not count["train"]:
             raise ValueError(
                 f"task {name!r}: all {count['too_long']} training examples are longer than data.max_length "
-                f"{max_length}; raise max_length or remove the task"
+                f"{data.max_length}; raise max_length or remove the task"
             )
     (folder / _COUNTS).write_text(json.dumps(counts))
 
@@ -124,6 +131,7 @@ class Store:
             tuple(row["choices"]),
             tuple((role, text) for role, text in json.loads(row["history"])),
             row["plain"],
+            json.loads(row["conversation"]),
             json.loads(row["record"]),
         )
         return example, row["input_ids"][: row["answer_start"]]
@@ -133,15 +141,18 @@ class TrainRows(Sequence[Encoded]):
     """The token rows of a store's training examples, read from disk one at a time."""
 
     def __init__(self, store: Store):
-        self._columns = store.train.select_columns(["input_ids", "answer_start"])
+        self._columns = store.train.select_columns(["input_ids", "answer_start", "earlier"])
 
     def __len__(self) -> int:
         return len(self._columns)
 
     def __getitem__(self, position: int) -> Encoded:  # type: ignore[override] # nobody slices it
         row = self._columns[int(position)]
-        ids, start = row["input_ids"], row["answer_start"]
-        return Encoded(ids, [IGNORED_LABEL] * start + ids[start:])
+        ids, start, earlier = row["input_ids"], row["answer_start"], row["earlier"]
+        labels = [IGNORED_LABEL] * start + ids[start:]
+        for span in itertools.starmap(slice, zip(earlier[::2], earlier[1::2], strict=True)):
+            labels[span] = ids[span]
+        return Encoded(ids, labels)
 
 
 class TrainTexts(Sequence[str]):
@@ -198,6 +209,9 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _columns(example: Example, row: Encoded) -> dict[str, Any]:
+    learnt = [False, *(label != IGNORED_LABEL for label in row.labels), False]
+    # Where what is learnt begins and ends, in turn; the last of it is the answer, which ends the row.
+    *earlier, start, _ = (i for i, (before, after) in enumerate(itertools.pairwise(learnt)) if before != after)
     return {
         "task": example.task,
         "prompt": example.prompt,
@@ -205,9 +219,11 @@ def _columns(example: Example, row: Encoded) -> dict[str, Any]:
         "choices": list(example.choices),
         "history": json.dumps(example.history),
         "plain": example.plain,
+        "conversation": json.dumps(example.conversation),
         "record": json.dumps(example.record),
         "input_ids": row.input_ids,
-        "answer_start": next((i for i, label in enumerate(row.labels) if label != IGNORED_LABEL), len(row.labels)),
+        "answer_start": start,
+        "earlier": earlier,
         "digest": text_digest(example.text),
     }
 
@@ -222,9 +238,11 @@ def _features() -> Any:
             "choices": List(text),
             "history": text,
             "plain": Value("bool"),
+            "conversation": text,
             "record": text,
             "input_ids": List(Value("int32")),
             "answer_start": Value("int32"),
+            "earlier": List(Value("int32")),
             "digest": Value("int64"),
         }
     )

@@ -137,7 +137,7 @@ class ChatTemplate:
         # belongs to the answer.
         before_question = self._render(_PROBE, None).partition(mark)[2]
         before_answer = self._render(_PROBE[:2], None, True).partition(mark)[2]
-        shared = before_question[: _shared_start(before_question, before_answer)]
+        shared = before_question[: shared_start(before_question, before_answer)]
         self.end, self._earlier_end = self._first_end(after), self._first_end(shared)
         if self.end and before_question.startswith(self.end):
             self._earlier_end = self.end
@@ -172,7 +172,7 @@ class ChatTemplate:
 
     def _check_all_are_written(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> None:
         """Refuse a conversation of which the template leaves out a message."""
-        plain = not any(message.keys() - _PLAIN_KEYS for message in messages)
+        plain = tools is None and not any(message.keys() - _PLAIN_KEYS for message in messages)
         roles = tuple(message["role"] for message in messages)
         if plain and roles in self._checked:
             return
@@ -190,6 +190,22 @@ class ChatTemplate:
                 )
         if plain:
             self._checked.add(roles)
+            return
+        whole = self._render(messages, tools)
+        without_calls = [{key: value for key, value in m.items() if key != "tool_calls"} for m in messages]
+        unwritten = [
+            name
+            for name, given, others in (
+                ("the calls of tools", any("tool_calls" in m for m in messages), (without_calls, tools)),
+                ("the tools", tools is not None, (messages, None)),
+            )
+            if given and self._render(*others) == whole
+        ]
+        if unwritten:
+            raise ValueError(
+                f"the chat template of {self._tokenizer.name_or_path!r} leaves out {' and '.join(unwritten)} of a "
+                "conversation; take a model that was made for them, or write them into the messages"
+            )
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any] | None, generation: bool = False) -> str:
         try:
@@ -205,8 +221,8 @@ class ChatTemplate:
         return text
 
 
-def _shared_start(one: str, other: str) -> int:
-    """How many characters two texts have in common from their beginning."""
+def shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many characters two texts, or ids two lists, have in common from their beginning."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (mine, theirs) in enumerate(pairs) if mine != theirs), min(len(one), len(other)))
 

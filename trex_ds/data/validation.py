@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import Encoded, encode_examples, end_length, template_warnings
 from trex_ds.data.reach import Reach
+from trex_ds.data.tokenizing import control_tokens
 from trex_ds.tasks import Example, Split, TaskConfig, exact_match, read_examples, scorer
 from trex_ds.tasks.seeding import text_digest
 
@@ -45,6 +47,8 @@ class TaskReport:
     """Training examples whose prompt is evaluated, in whichever task."""
     unreachable: int = 0
     """Evaluation examples whose answer has more tokens than are generated."""
+    control: int = 0
+    """Examples with names of the tokenizer's special tokens in their texts."""
 
     def quantile(self, share: float) -> int:
         """The length that `share` of the examples do not exceed; 0.0 is the shortest, 1.0 the longest."""
@@ -89,27 +93,41 @@ def validate_tasks(
         warnings, end = list(template_warnings(tokenizer)), end_length(tokenizer)
     except ValueError as error:
         return Validation([], [f"model.name: {error}"], [])
+    names = control_tokens(tokenizer)
     found = Validation([], [problem] if (problem := data.mirror_problem()) else [], warnings)
     digests: list[_Digests] = []
     for number, config in enumerate(configs):
         tasks: dict[str, tuple[TaskReport, _Digests, Reach]] = {}
+        first: dict[str, str | None] = {}
         try:
             stream = read_examples(config, data.mirror)
             with tqdm(stream, config.source, unit=" examples", disable=not progress, mininterval=1.0) as bar:
-                for split, example, row in _encoded(bar, tokenizer, data.system_prompt):
+                for split, example, row in _encoded(bar, tokenizer, data):
                     if example.task not in tasks:
                         report = TaskReport(config.source, example.task)
                         tasks[example.task] = report, _Digests(), Reach(example.task, max_new_tokens)
                     report, seen, reach = tasks[example.task]
+                    answer = row.answer_length - (1 if example.plain else end)
                     _count(report, seen, split, example, row, data.max_length)
+                    report.unsupervised += split == "train" and answer <= 0
                     if split == "evaluation" and not example.plain:
-                        reach.add(sum(label >= 0 for label in row.labels) - end)
+                        reach.add(answer)
+                    if name := names.search(_said(example)):
+                        report.control += 1
+                        literal = data.escape_control_tokens and not example.plain
+                        first.setdefault(example.task, None if literal else name.group())
         except ValueError as error:
             found.problems.append(f"tasks.{number}: {error}")
         for report, seen, reach in tasks.values():
             found.tasks.append(report)
             digests.append(seen)
             report.unreachable = reach.beyond
+            if first.get(report.task):
+                found.warnings.append(
+                    f"task {report.task!r}: {report.control} examples have names of special tokens in their texts, "
+                    f"such as {first[report.task]!r}, and are read as having those tokens; "
+                    "data.escape_control_tokens: true has them read as text, but for lm_eval tasks"
+                )
             if reach.beyond:
                 never = reach.beyond == reach.answers and scorer(config) is exact_match
                 (found.problems if never else found.warnings).append(reach.describe())
@@ -142,13 +160,24 @@ class _Digests:
 
 
 def _encoded(
-    stream: Iterable[tuple[Split, Example]], tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
+    stream: Iterable[tuple[Split, Example]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
 ) -> Iterator[tuple[Split, Example, Encoded]]:
     examples = iter(stream)
     while batch := list(islice(examples, _BATCH)):
-        rows = encode_examples(tokenizer, [example for _, example in batch], system_prompt)
+        rows = encode_examples(
+            tokenizer,
+            [example for _, example in batch],
+            data.system_prompt,
+            learn=data.learn,
+            escape=data.escape_control_tokens,
+        )
         for (split, example), row in zip(batch, rows, strict=True):
             yield split, example, row
+
+
+def _said(example: Example) -> str:
+    """All texts of an example."""
+    return f"{example.text}\n{example.answer}\n{json.dumps(example.conversation, ensure_ascii=False)}"
 
 
 def _count(report: TaskReport, seen: _Digests, split: Split, example: Example, row: Encoded, max_length: int) -> None:
@@ -160,7 +189,6 @@ def _count(report: TaskReport, seen: _Digests, split: Split, example: Example, r
         return
     report.train += 1
     report.too_long += len(row.input_ids) > max_length
-    report.unsupervised += sum(label >= 0 for label in row.labels) <= 1
     seen.train.append(text_digest(f"{example.text}\0{example.answer}"))
     seen.prompts.append(text_digest(example.text))
 

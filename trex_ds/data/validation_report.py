@@ -26,6 +26,7 @@ _TEXTS = {
     "empty": "empty_answers",
     "unlearnt": "unsupervised",
     "unscored": "unreachable",
+    "control": "control",
 }
 _QUANTILES = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
 
@@ -57,7 +58,8 @@ def print_validation(validation: Validation) -> None:
         console.print(texts)
         console.print(
             "empty: answers without text; unlearnt: training examples of which only the end of sequence is learnt; "
-            "unscored: evaluation answers of more than evaluation.max_new_tokens tokens, which can never score",
+            "unscored: evaluation answers of more than evaluation.max_new_tokens tokens, which can never score; "
+            "control: examples with names of special tokens in their texts",
             highlight=False,
         )
         console.print(lengths)

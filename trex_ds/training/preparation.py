@@ -207,7 +207,9 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
             # A cache that cannot be written to may have all the same what is asked for.
             with suppress(OSError), atomic_path(remembered) as temporary:
                 temporary.write_text(found)
-    parts = [data_store.FORMAT, config, found, tokens, recipe.data.system_prompt, recipe.data.max_length]
+    data = recipe.data
+    parts = [data_store.FORMAT, config, found, tokens, data.system_prompt, data.max_length]
+    parts += [data.learn, data.escape_control_tokens]
     return content_key(parts)
 
 
@@ -216,8 +218,7 @@ def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path
         folder,
         read_examples(entry, recipe.data.mirror),
         tokenizer,
-        recipe.data.system_prompt,
-        recipe.data.max_length,
+        recipe.data,
         entry.source,
     )
     if scorer(entry) is None:
