@@ -72,7 +72,7 @@ class Answerer:
         tasks = json.loads((folder / TASKS_FILE).read_text()) if TASKS_FILE in needed else None
         forms = read_forms(folder)
         if forms is None:
-            forms = forms_of(recipe["tasks"], tokenizer.chat_template is not None)
+            forms = forms_of(recipe.get("tasks", ()), tokenizer.chat_template is not None)
         if "chat" in forms and tokenizer.chat_template is None:
             raise ValueError(
                 f"{folder} was trained in a chat template, and the tokenizer of {config.name} has none any more; "

@@ -41,10 +41,11 @@ def test_what_is_written_is_read_back(tmp_path, tokenizer):
     for split in ("train", "evaluation"):
         written = [example for own, example in EXAMPLES if own == split]
         for i, example in enumerate(written):
-            read, prompt_ids = store.example(split, i)
+            read, prompt_ids, answer_ids = store.example(split, i)
             assert read == example
             assert read.record == example.record
             assert prompt_ids == encode_prompt(tokenizer, example, None)
+            assert [*prompt_ids, *answer_ids] == encode_example(tokenizer, example, None).input_ids
     train = [example for own, example in EXAMPLES if own == "train"]
     assert [TrainRows(store)[i] for i in range(3)] == [encode_example(tokenizer, example, None) for example in train]
     assert [TrainTexts(store)[i] for i in range(3)] == [example.text for example in train]

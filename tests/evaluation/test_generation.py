@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -11,7 +13,7 @@ from trex_ds import TRexConfig
 from trex_ds.data import encode_prompt
 from trex_ds.evaluation import EvaluationConfig, Question, answer, evaluate
 from trex_ds.evaluation.generation import generation_ends
-from trex_ds.tasks import Example
+from trex_ds.tasks import Example, exact_match
 
 CPU = torch.device("cpu")
 
@@ -121,6 +123,18 @@ def test_nothing_of_the_models_configuration_but_ends_changes_an_answer(bare, to
     assert answer(bare, tokenizer, prompts, [None] * 2, 8, CPU) == before
     with_penalty = [first_tokens(bare, tokenizer, prompt, 8) for prompt in prompts]
     assert [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in with_penalty] != before
+
+
+def test_an_answer_that_the_tokenizer_writes_otherwise_is_right(model, tokenizer):
+    """As one that is composed of characters in another form, or whose spaces decoding cleans up."""
+    (question, *_) = questions_of(tokenizer, exact_match)
+    config = EvaluationConfig(max_new_tokens=4)
+    (wrong,) = evaluate(model, tokenizer, [question], config, CPU, "").items
+    assert wrong.generated
+    assert wrong.score == 0.0
+    written = replace(question, reference=wrong.generated)
+    (right,) = evaluate(model, tokenizer, [written], config, CPU, "").items
+    assert (right.score, right.answer, right.generated) == (1.0, "answer", wrong.generated)
 
 
 def test_mode_is_restored(model, tokenizer):

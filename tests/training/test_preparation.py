@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 
 from tests.data.tokenizers import CHATML, make_tokenizer
 from tests.intuition.fakes import FakeEmbedder
@@ -354,3 +355,16 @@ def test_answers_longer_than_what_is_generated(tmp_path, embedders, caplog):
     caplog.clear()
     prepare_file(file, "--evaluation.max_new_tokens", "5")
     assert not [record for record in caplog.records if "can never score" in record.getMessage()]
+
+
+def test_references_are_known_as_the_tokenizer_writes_them(tmp_path, embedders):
+    """A tokenizer that makes two dots of an ellipsis; and a template that writes no space at an answer's end."""
+    file = write_recipe(tmp_path, evaluation__every=None, evaluation__max_new_tokens=20)
+    tokenizer = make_tokenizer(CHATML)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.save_pretrained(tmp_path / "model")
+    answers = {"plain": "seven", "compatible": "x\u00b2", "decomposed": "cafe\u0301"}
+    rows = [{"prompt": f"{name} {i}", "answer": text, "task": name} for name, text in answers.items() for i in range(9)]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    questions = prepare_file(file).questions
+    assert {q.example.answer: q.reference for q in questions} == {"seven": None, "x\u00b2": "x2", "cafe\u0301": None}

@@ -121,8 +121,8 @@ class Store:
         """Tokens of each evaluation example's answer, with what ends it, int64."""
         return lengths(self.evaluation) - _numbers(self.evaluation, "answer_start")
 
-    def example(self, split: Split, position: int) -> tuple[Example, list[int]]:
-        """An example and the token ids of its prompt."""
+    def example(self, split: Split, position: int) -> tuple[Example, list[int], list[int]]:
+        """An example, the token ids of its prompt, and those of its answer with what ends it."""
         row = (self.train if split == "train" else self.evaluation)[int(position)]
         example = Example(
             row["prompt"],
@@ -134,7 +134,7 @@ class Store:
             json.loads(row["conversation"]),
             json.loads(row["record"]),
         )
-        return example, row["input_ids"][: row["answer_start"]]
+        return example, row["input_ids"][: row["answer_start"]], row["input_ids"][row["answer_start"] :]
 
 
 class TrainRows(Sequence[Encoded]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -29,6 +29,9 @@ class Question:
     """Raw scores of its text (num_clusters,); None for a method that takes none."""
     task_number: int | None = None
     """Of its task in the mixture; None for a method that takes none."""
+    reference: str | None = None
+    """The reference answer as the tokenizer gives its tokens back, where that is another text than it is in the data: a
+    generated answer that equals either is scored as if it equalled both."""
 
 
 def answer_all(
@@ -88,11 +91,6 @@ def generation_ends(model: Any, tokenizer: Any) -> list[int]:
     return sorted({*turn_ends(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])})
 
 
-def without_ends(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Generated ids as far as the first end."""
-    return list(takewhile(lambda token: token not in ends, ids))
-
-
 @torch.no_grad()
 def answer(
     model: Any,
@@ -140,8 +138,24 @@ def answer(
         no_repeat_ngram_size=0,
     )
     out = model.generate(**inputs, generation_config=settings)
-    new = [without_ends(row, ends) for row in out[:, inputs["input_ids"].shape[1] :].tolist()]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return answer_texts(tokenizer, out[:, inputs["input_ids"].shape[1] :].tolist(), ends)
+
+
+def _references(question: Question) -> list[Example]:
+    """The example, and the same with its answer as the tokenizer writes it."""
+    own = question.example
+    return [own] if question.reference is None else [own, replace(own, answer=question.reference)]
+
+
+def without_ends(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Generated ids as far as the first end."""
+    return list(takewhile(lambda token: token not in ends, ids))
+
+
+def answer_texts(tokenizer: Any, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> list[str]:
+    """The texts of answers, each as far as the first of `ends`."""
+    cut = [without_ends(row, ends) for row in rows]
+    return [text.strip() for text in tokenizer.batch_decode(cut, skip_special_tokens=True)]
 
 
 def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[tuple[str, float]]:
@@ -152,7 +166,7 @@ def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[t
         for index, text in answers.items():
             score = questions[index].score
             assert score is not None
-            scored[index] = (text, float(score(questions[index].example, text)))
+            scored[index] = (text, max(float(score(example, text)) for example in _references(questions[index])))
     except Exception as exception:
         error = exception
     agree(error)

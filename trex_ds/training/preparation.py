@@ -20,17 +20,27 @@ from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, check_writable, content_key, one_job_at_a_time
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
-from trex_ds.data.encoding import end_length, template_warnings
+from trex_ds.data.encoding import end_length, template_warnings, turn_ends
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
 from trex_ds.data.packing import PackedSet, plan_rows
 from trex_ds.data.reach import Reach
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation import Question
+from trex_ds.evaluation.generation import answer_texts
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
 from trex_ds.modeling import fetch_base_model, load_tokenizer
-from trex_ds.tasks import Example, TaskConfig, exact_match, fingerprint, keep_benchmark_data, read_examples, scorer
+from trex_ds.tasks import (
+    Example,
+    TaskConfig,
+    exact_match,
+    fingerprint,
+    keep_benchmark_data,
+    normalised,
+    read_examples,
+    scorer,
+)
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -118,8 +128,8 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
                 )
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
-        contexts = [text for example, _ in examples + held_out_examples for text in _contexts(example)]
-        _check_answers(recipe, tokenizer, store, [example for example, _ in examples])
+        contexts = [text for example, *_ in examples + held_out_examples for text in _contexts(example)]
+        _check_answers(recipe, tokenizer, store, [example for example, *_ in examples])
         intuition = None
         if recipe.adapter.needs_intuition:
             intuition = _intuition(recipe, store, folders, contexts, device, stages)
@@ -134,7 +144,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
         if rank() == 0:
             log.info("packing: %s", packing)
-    to_question = partial(_question, recipe, store, intuition)
+    to_question = partial(_question, recipe, tokenizer, store, intuition)
     return Prepared(
         tokenizer=tokenizer,
         training_set=training_set if packing is None else PackedSet(training_set, packing),
@@ -302,11 +312,20 @@ def _contexts(example: Example) -> list[str]:
 
 
 def _question(
-    recipe: Recipe, store: Store, intuition: IntuitionResult | None, example: Example, ids: list[int]
+    recipe: Recipe,
+    tokenizer: Any,
+    store: Store,
+    intuition: IntuitionResult | None,
+    example: Example,
+    ids: list[int],
+    answer: list[int],
 ) -> Question:
     scores = None if intuition is None else intuition.of([example.text])[0]
     number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
-    return Question(example, scorer(recipe.tasks[store.entry[example.task]]), ids, scores, number)
+    (text,) = answer_texts(tokenizer, [answer], turn_ends(tokenizer))
+    same = example.plain or normalised(text) == normalised(example.answer)
+    score = scorer(recipe.tasks[store.entry[example.task]])
+    return Question(example, score, ids, scores, number, None if same else text)
 
 
 def _intuition(
