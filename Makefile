@@ -28,9 +28,10 @@ $(VENV)/.installed: setup.cfg constraints.txt
 
 # Huge pages for what malloc gives out: without them a small virtual machine spends much of a step on page faults.
 quickstart: environment
-	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/deepspeed --num_accelerators 2 \
-		launch/train.py --config launch/recipes/quickstart.yaml --output_dir $(OUTPUT)
-	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Spell this word backward (example: sun -> nus): tree"
+	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/deepspeed --quiet \
+		--num_accelerators 2 launch/train.py --config launch/recipes/quickstart.yaml --output_dir $(OUTPUT)
+	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Solve the following problem. Provide you answer as a \
+	comma-separated list of words with a space after the comma. Reverse this list of words: one, big, house"
 
 test: environment check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -21,7 +21,7 @@ def test_a_task_is_refused_by_an_adapter_that_learnt_none_apart(monkeypatch, cap
     answerer = Answerer(None, None, None, None)
     with pytest.raises(ValueError, match=r"does not answer by task .* got 'sum'; leave it out"):
         answerer(["1 + 1?"], task="sum")
-    monkeypatch.setattr(Answerer, "from_adapter", lambda folder: answerer)
+    monkeypatch.setattr(Answerer, "from_adapter", lambda folder, model: answerer)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--adapter", "somewhere", "--task", "sum", "1 + 1?"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(SCRIPT), run_name="__main__")

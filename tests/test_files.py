@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from trex_ds.files import atomic_path
+from trex_ds.data import DataConfig
+from trex_ds.files import atomic_path, cache_folder, ensure_home, make_in_cache
+from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
+from trex_ds.tasks import harness_index
 
 
 def write_then_fail(target: Path) -> None:
@@ -139,3 +143,67 @@ def test_who_may_read_is_up_to_the_umask_whatever_wrote_the_file(tmp_path, mask,
     found = modes(tmp_path / "d")
     assert found.pop("d/run") == file | 0o700
     assert found == {"d": folder, "d/weights": file, "d/text": file, "d/link": file}
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the password database, as in a container with a foreign uid."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TREX_DS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_cache_is_where_the_environment_says_else_in_the_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TREX_DS_CACHE", raising=False)
+    assert cache_folder() == Path("/h/.cache/trex_ds")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/trex_ds")
+    monkeypatch.setenv("TREX_DS_CACHE", "/given")
+    assert cache_folder() == Path("/given")
+
+
+def test_a_user_without_a_home_is_told_of_the_variable_that_decides(homeless, monkeypatch, tmp_path):
+    said = "this user has no home folder to keep a cache in; set the environment variable TREX_DS_CACHE to a folder"
+    with pytest.raises(ValueError, match=said):
+        cache_folder()
+    (problem,) = DataConfig().problems()
+    assert problem.startswith(f"cache: {said}")
+    assert DataConfig(cache="/elsewhere").problems() == []
+    ensure_home()
+    assert "HOME" not in os.environ
+
+    monkeypatch.setenv("TREX_DS_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    assert DataConfig().problems() == []
+    ensure_home()  # for libraries that ask for one as they are imported
+    assert Path.home() == tmp_path
+
+
+def test_a_home_that_is_there_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.setenv("TREX_DS_CACHE", str(tmp_path))
+    ensure_home()
+    assert os.environ["HOME"] == "/h"
+
+
+def test_a_cache_that_cannot_be_written_to_names_folder_and_variable(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("no folder, which stops root too")
+    with pytest.raises(
+        ValueError, match=r"/home/x cannot be written to: .*Not a directory.*; set the .* TREX_DS_CACHE"
+    ):
+        make_in_cache(tmp_path / "home" / "x")
+    monkeypatch.setenv("TREX_DS_CACHE", str(tmp_path / "home"))
+    with pytest.raises(ValueError, match=r"the cache folder .*/home cannot be written to: .* TREX_DS_CACHE"):
+        embedded_model_folder(SMOLLM2)
+
+
+def test_names_of_lm_eval_are_read_without_a_cache_too(homeless, monkeypatch):
+    monkeypatch.setattr(harness_index, "_index", lambda folder: {"a_task": None})
+    monkeypatch.setattr(harness_index, "_folder_of", lambda name, index: harness_index._root() / "group")
+    assert harness_index.folders.__wrapped__() == {"a_task": "group"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from trex_ds.evaluation import answer
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE, adapter_files
 from trex_ds.intuition import Intuition
 from trex_ds.intuition.centroids import CENTROIDS_FILE
-from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
+from trex_ds.modeling import ModelConfig, fetch_base_model, load_base_model, load_tokenizer
+from trex_ds.modeling.identity import check_base
 from trex_ds.tasks import Example
 from trex_ds.tasks.forms import Forms, forms_of, is_plain, read_forms
 
@@ -43,13 +45,17 @@ class Answerer:
         self.escape = escape
 
     @classmethod
-    def from_adapter(cls, folder: str | Path) -> Answerer:
+    def from_adapter(cls, folder: str | Path, model: str | None = None) -> Answerer:
         """Load what `launch/train.py` saved in an `adapter/` folder.
+
+        Args:
+            folder: the adapter's.
+            model: its base model, a folder or hub id, if it is no longer where it was.
 
         Raises:
             FileNotFoundError: if the folder lacks one of its files, naming it.
-            ValueError: if base model or embedder cannot be opened, or the tokenizer has lost the chat template that
-                the adapter was trained with.
+            ValueError: if base model or embedder cannot be opened, the base model is not the adapter's, or the
+                tokenizer has lost the chat template that the adapter was trained with.
         """
         folder = Path(folder)
         needed = adapter_files(folder)
@@ -61,13 +67,19 @@ class Answerer:
                 )
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
         config = ModelConfig(**recipe["model"])
-        problems = config.problems()
-        if problems:
-            raise ValueError(f"the base model of {folder} cannot be loaded: {'; '.join(problems)}")
+        if model is not None:
+            config = replace(config, name=model, revision=None)
+        if problems := config.problems():
+            moved = (
+                "" if model else "; if it is elsewhere now, say where: --model FOLDER (from_adapter(..., model=...))"
+            )
+            raise ValueError(f"the base model of {folder} cannot be loaded: {'; '.join(problems)}{moved}")
+        fetch_base_model(config)
+        check_base(config, folder)
         intuition = Intuition.from_adapter(folder) if CENTROIDS_FILE in needed else None
         base = load_base_model(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_adapted(base, folder).to(device).eval()
+        adapted = load_adapted(base, folder).to(device).eval()
         tokenizer = load_tokenizer(config.name, config.revision)
         tasks = json.loads((folder / TASKS_FILE).read_text()) if TASKS_FILE in needed else None
         forms = read_forms(folder)
@@ -82,7 +94,7 @@ class Answerer:
             tokenizer.chat_template = None  # the base model got it after the adapter had been trained
         data = recipe["data"]
         escape = data.get("escape_control_tokens", False)
-        return cls(model, tokenizer, intuition, data["system_prompt"], tasks, forms, escape)
+        return cls(adapted, tokenizer, intuition, data["system_prompt"], tasks, forms, escape)
 
     def __call__(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import re
 import sys
@@ -20,6 +19,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import to_jsonable_python
 
+from trex_ds.files import ensure_home
+from trex_ds.quiet import quiet_imports
 from trex_ds.recipe_schema import describe_error, help_text, sections_in
 from trex_ds.recipe_source import FieldPath, Source, dotted, parse_arguments
 
@@ -86,8 +87,8 @@ def run_or_exit(main: Callable[[], object]) -> None:
     Rank 0 prints the error. Where it is the error of another node alone (a file that is not there),
     its first rank prints it too, after leaving rank 0 the time to end the job.
     """
-    # As it is imported, bitsandbytes warns of a kernel that is not used here.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    ensure_home()
+    quiet_imports()
     try:
         main()
     except ConfigError as error:

@@ -5,16 +5,51 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+ANOTHER_CACHE = "set the environment variable TREX_DS_CACHE to a folder that can be written to"
+
 
 def cache_folder() -> Path:
-    """Where converted models and prepared data are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TREX_DS_CACHE") or Path(root) / "trex_ds")
+    """Where converted models and prepared data are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder.
+
+    Raises:
+        ValueError: if neither is known.
+    """
+    if given := os.environ.get("TREX_DS_CACHE"):
+        return Path(given)
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # no HOME, and no entry for the user in the password database
+        raise ValueError(f"this user has no home folder to keep a cache in; {ANOTHER_CACHE}") from error
+    return Path(root) / "trex_ds"
+
+
+def ensure_home() -> None:
+    """Let libraries take the cache folder for the home of a user who has none; MLflow cannot be imported otherwise."""
+    try:
+        Path.home()
+    except RuntimeError:
+        with suppress(ValueError):
+            os.environ["HOME"] = str(cache_folder().absolute())
+
+
+def make_in_cache(folder: Path) -> Path:
+    """Make `folder`, which lies in the cache folder, and return it.
+
+    Raises:
+        ValueError: if it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"the cache folder {folder} cannot be written to: {error}; {ANOTHER_CACHE}") from error
 
 
 @contextmanager

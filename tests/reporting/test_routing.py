@@ -115,7 +115,7 @@ def test_without_intuition_there_are_no_clusters():
 def test_an_adapter_of_a_model_with_another_vocabulary_is_not_looked_at(tmp_path, monkeypatch):
     own, other = (SimpleNamespace(get_vocab=lambda words=words: words) for words in ({"a": 0}, {"b": 0}))
     answerer = SimpleNamespace(intuition=object(), tokenizer=own)
-    monkeypatch.setattr("trex_ds.answering.Answerer.from_adapter", lambda folder: answerer)
+    monkeypatch.setattr("trex_ds.answering.Answerer.from_adapter", lambda folder, model=None: answerer)
     with pytest.raises(ValueError, match="another vocabulary than the recipe's"):
         specialisation(tmp_path, SimpleNamespace(tokenizer=other), seed=0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from trex_ds.tracking.names import mlflow_name
@@ -42,10 +40,13 @@ def test_other_names_become_ones_that_it_takes_and_stay_apart(names):
 
 
 @pytest.mark.parametrize("task", ["en?de", "a//b", LONG, 'say "hi"', "line\nbreak"])
-def test_metrics_of_one_task_keep_their_last_part_and_a_common_folder(task):
-    ends = ("accuracy", "standard_error", "n")
-    folders, lasts = zip(*(mlflow_name(f"eval/{task}/{end}").rsplit("/", 1) for end in ends), strict=True)
-    assert lasts == ends
-    common = {folder[:200] for folder in folders}
-    assert len(common) == 1
-    assert all(a[-8:] == b[-8:] for a, b in itertools.pairwise(folders))
+def test_a_task_has_one_name_in_all_of_its_metrics(task):
+    ends = ("eval/{}/accuracy", "eval/{}/standard_error", "eval/{}/n", "data/{}/rows")
+    found = [mlflow_name(end.format(task)) for end in ends]
+    for name, end in zip(found, ends, strict=True):
+        first, last = end.split("/{}/")
+        assert name.startswith(f"{first}/")
+        assert name.endswith(f"/{last}")
+    tasks = [name.split("/", 1)[1].rpartition("/")[0] for name in found]
+    assert len({task[-8:] for task in tasks}) == 1
+    assert len({task[:200] for task in tasks}) == 1

@@ -90,9 +90,9 @@ def test_job_whose_base_was_loaded_whole_under_zero3_ends_before_it_trains(tmp_p
     assert not (tmp_path / "run" / "evaluation_base.json").exists()
 
 
-def ranks(count: int) -> list[Held]:
+def ranks(count: int, unit: int = 1) -> list[Held]:
     return [
-        Held(r, "host", {"base": Share(100, 200, 100 + r), "experts A": Share(4, 8, 4)}, 7, 1000 - r)
+        Held(r, "host", {"base": Share(100, 200, (100 + r) * unit), "experts A": Share(4, 8, 4)}, 7, 1000 - r)
         for r in range(count)
     ]
 
@@ -105,13 +105,14 @@ def printed(table) -> str:
 
 
 def test_table_shows_each_rank_or_the_extremes_of_many():
-    few, many = printed(memory_table(ranks(2), "now")), printed(memory_table(ranks(9), "now"))
+    few, many = (printed(memory_table(ranks(count, 2**30), "now")) for count in (2, 9))
+    assert "in GiB" in few
     assert "rank 1" in few
-    assert "101" in few
+    assert "101.000" in few
     assert "rank" not in many.replace("each rank", "").replace("of a rank", "")
     assert "least of a rank" in many
-    assert "108" in many
-    assert "104" not in many
+    assert "108.000" in many
+    assert "104.000" not in many
 
 
 def test_metrics_are_the_most_that_a_rank_holds():

@@ -29,9 +29,10 @@ from trex_ds.comparison.tuning import Choice, choose, tuning_run
 from trex_ds.config import ConfigError, flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
+from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking import Tracker, git_commit, recipe_hash
 from trex_ds.training import job
-from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import prepare
 

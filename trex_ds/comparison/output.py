@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from trex_ds.comparison.bootstrap import LEVEL, RESAMPLES, Interval
 from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Pair, Results
+from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation import Evaluation
 from trex_ds.files import atomic_path
@@ -60,7 +60,7 @@ def earlier_mlflow_run(folder: Path) -> str | None:
 def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> None:
     """The tables of the report, its notes, and where everything is."""
     # Without markup: brackets in an error are text.
-    console = Console(soft_wrap=True, markup=False)
+    out = console()
     # Columns for single tasks would not fit a screen; the Markdown has them.
     for title, head, rows in _tables(results, []):
         table = Table(title=title, title_justify="left")
@@ -68,11 +68,11 @@ def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> No
             table.add_column(name, justify="right" if position else "left")
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        out.print(table)
     for line in [*_findings(results), *results.notes]:
-        console.print(line, highlight=False)
-    console.print(f"results: {folder / RESULTS_FILE}, {folder / REPORT_FILE}, {folder / PLOT_FILE}", highlight=False)
-    console.print(f"MLflow: {how_to_open_mlflow}", highlight=False)
+        out.print(line)
+    out.print(f"results: {folder / RESULTS_FILE}, {folder / REPORT_FILE}, {folder / PLOT_FILE}")
+    out.print(f"MLflow: {how_to_open_mlflow}")
 
 
 def report(results: Results) -> str:

@@ -41,7 +41,7 @@ def check_writable(folder: Path, needed: bool) -> None:
         except OSError as problem:
             error = ValueError(
                 f"data.cache: {folder} cannot be written to, and not all data is prepared in it: {problem}; "
-                "name another folder, or prepare the data where it can"
+                "name another folder (or set the environment variable TREX_DS_CACHE), or prepare the data where it can"
             )
     agree(error)
 

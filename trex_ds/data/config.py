@@ -45,8 +45,12 @@ class DataConfig:
     training.micro_batch_size counts. false: one example a row."""
 
     def problems(self) -> list[str]:
-        """A temperature that has no effect."""
+        """A temperature that has no effect, and a cache that has no place."""
         found = []
+        try:
+            self.cache_path()
+        except ValueError as error:
+            found.append(f"cache: {error}")
         if self.temperature != 1.0 and self.mixing != "temperature":
             found.append(
                 f"temperature: {self.temperature} has no effect with mixing: {self.mixing}; "

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_examples
+from trex_ds.progress import Progress
 from trex_ds.tasks import Example, Split
 from trex_ds.tasks.seeding import text_digest
 
@@ -56,7 +56,7 @@ def write_examples(
 
     writers = {split: ArrowWriter(features=_features(), path=str(folder / f"{split}.arrow")) for split in _SPLITS}
     counts: dict[str, dict[str, int]] = {}
-    stream = iter(tqdm(examples, desc=description, unit=" examples", mininterval=5.0))
+    stream = iter(Progress(examples, desc=description, unit=" examples"))
     while batch := list(islice(stream, _BATCH)):
         rows = encode_examples(
             tokenizer,

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import Encoded, encode_examples, end_length, template_warnings
 from trex_ds.data.reach import Reach
 from trex_ds.data.tokenizing import control_tokens
+from trex_ds.progress import Progress
 from trex_ds.tasks import Example, Split, TaskConfig, exact_match, read_examples, scorer
 from trex_ds.tasks.seeding import text_digest
 
@@ -101,7 +101,7 @@ def validate_tasks(
         first: dict[str, str | None] = {}
         try:
             stream = read_examples(config, data.mirror)
-            with tqdm(stream, config.source, unit=" examples", disable=not progress, mininterval=1.0) as bar:
+            with Progress(stream, desc=config.source, unit=" examples", shown=progress) as bar:
                 for split, example, row in _encoded(bar, tokenizer, data):
                     if example.task not in tasks:
                         report = TaskReport(config.source, example.task)

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from trex_ds.console import console
 from trex_ds.data.validation import TaskReport, Validation
 from trex_ds.files import atomic_path
 
@@ -46,27 +46,25 @@ def print_validation(validation: Validation) -> None:
             table.add_row(report.task, *(f"{getattr(report, name):,}" for name in names.values()))
         quantiles = (f"{length:,}" for length in _quantiles(report).values())
         lengths.add_row(report.task, *quantiles, histogram(report.lengths))
-    console = Console(soft_wrap=True)
+    out = console()
     if validation.tasks:
-        console.print(counts)
-        console.print(
+        out.print(counts)
+        out.print(
             "too long: left out of training by data.max_length; "
             "repeated: prompt and answer of another training example; "
             "leaked: training prompts that are evaluated, in any task",
-            highlight=False,
         )
-        console.print(texts)
-        console.print(
+        out.print(texts)
+        out.print(
             "empty: answers without text; unlearnt: training examples of which only the end of sequence is learnt; "
             "unscored: evaluation answers of more than evaluation.max_new_tokens tokens, which can never score; "
             "control: examples with names of special tokens in their texts",
-            highlight=False,
         )
-        console.print(lengths)
+        out.print(lengths)
     for warning in validation.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
+        out.print(f"warning: {warning}")
     for problem in validation.problems:
-        console.print(f"error: {problem}", highlight=False, markup=False)
+        out.print(f"error: {problem}")
 
 
 def save_validation(validation: Validation, path: Path) -> None:

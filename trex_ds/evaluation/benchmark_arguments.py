@@ -41,7 +41,7 @@ class BenchmarkArguments:
     adapter: str | None
     """Folder of a T-REX adapter, with its base model's name, centroids and embedder."""
     model: ModelConfig | None
-    """A base model, where there is no T-REX adapter."""
+    """A base model, where there is no adapter; with one, where its base model is now."""
     lora: str | None
     """Folder of a PEFT adapter for `model`."""
     base: bool
@@ -67,10 +67,17 @@ def parse(argv: Sequence[str], description: str) -> BenchmarkArguments:
     )
     parser.add_argument("--tasks", required=True, help="comma-separated tasks, groups or tags of lm-eval")
     parser.add_argument("--adapter", help="the adapter/ folder of a training run; it names its base model itself")
-    parser.add_argument("--model", help="a base model: a folder, a hub id, or embedded:smollm2-135m-instruct")
+    parser.add_argument(
+        "--model",
+        help="a base model: a folder, a hub id, or embedded:smollm2-135m-instruct; with --adapter: its base model, if "
+        "that is no longer where it was",
+    )
     parser.add_argument("--lora", help="with --model: the folder of a PEFT adapter for it")
     parser.add_argument(
-        "--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="with --model: its weights"
+        "--dtype",
+        choices=["bfloat16", "float32"],
+        default="bfloat16",
+        help="with --model and no --adapter: its weights",
     )
     parser.add_argument("--no_base", action="store_true", help="do not evaluate the base model beside the adapter")
     parser.add_argument("--limit", type=int, help="items of each task, the first ones; default: all")
@@ -117,12 +124,9 @@ def _problems(arguments: BenchmarkArguments) -> list[str]:
 
 def _model_problems(arguments: BenchmarkArguments) -> list[str]:
     if arguments.adapter is not None:
-        beside = {"--model": arguments.model, "--lora": arguments.lora}
-        found = [
-            f"{name}: not together with --adapter, which names its own base model; give one of the two"
-            for name, value in beside.items()
-            if value is not None
-        ]
+        found = [] if arguments.model is None else _base_problems(arguments.model)
+        if arguments.lora is not None:
+            found.append("--lora: not together with --adapter; give one of the two")
         needed = adapter_files(Path(arguments.adapter))
         found += _missing("--adapter", arguments.adapter, needed)
         if TASKS_FILE in needed:
@@ -132,7 +136,7 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
     if arguments.model is None:
         beside_lora = " (--lora needs the --model that it was trained on)" if arguments.lora else ""
         return [f"--adapter or --model: one of them is needed{beside_lora}"]
-    found = [f"--model: {problem.removeprefix('name: ')}" for problem in arguments.model.problems()]
+    found = _base_problems(arguments.model)
     if arguments.lora is not None:
         missing = _missing("--lora", arguments.lora, LORA_FILES)
         found += missing
@@ -143,6 +147,10 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
             if kind == _BY_TASK:
                 found.append(f"--lora: {arguments.lora} {_CANNOT_ASK}; give an adapter of another method")
     return found
+
+
+def _base_problems(model: ModelConfig) -> list[str]:
+    return [f"--model: {problem.removeprefix('name: ')}" for problem in model.problems()]
 
 
 def _missing(option: str, folder: str, names: Sequence[str]) -> list[str]:

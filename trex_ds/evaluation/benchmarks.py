@@ -14,6 +14,7 @@ from lm_eval.utils import handle_non_serializable
 
 from trex_ds.adapters.loading import load_adapted
 from trex_ds.config import ConfigError
+from trex_ds.console import console
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Estimate, estimate
@@ -91,7 +92,10 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
     if arguments.adapter is not None:
         from trex_ds.answering import Answerer
 
-        answerer = Answerer.from_adapter(arguments.adapter)
+        try:
+            answerer = Answerer.from_adapter(arguments.adapter, arguments.model.name if arguments.model else None)
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError([f"--adapter: {error}"]) from error
         intuition = answerer.intuition
         scores = None
         if intuition is not None:
@@ -197,7 +201,6 @@ def _json(content: Any, **settings: Any) -> str:
 
 
 def _print(rows: list[Row], output: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     compared = any(row.base is not None for row in rows)
@@ -210,6 +213,6 @@ def _print(rows: list[Row], output: Path) -> None:
             found = row.difference
             cells.append("" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}")
         table.add_row(*cells)
-    console = Console()
-    console.print(table)
-    console.print(f"all of it: {output}")
+    out = console()
+    out.print(table)
+    out.print(f"all of it: {output}")

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from trex_ds.data import Collator, turn_ends
 from trex_ds.distributed import agree, gather_objects, rank, world_size
+from trex_ds.progress import Progress
 from trex_ds.tasks import Example, Scorer
 
 
@@ -68,7 +68,7 @@ def answer_all(
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     rounds = -(-len(batches) // world_size())
     answers: dict[int, str] = {}
-    for number in tqdm(range(rounds), desc=description, disable=rank() != 0, mininterval=5.0):
+    for number in Progress(range(rounds), desc=description, unit=" batches", shown=rank() == 0):
         mine = number * world_size() + rank()
         batch = batches[min(mine, len(batches) - 1)]
         ids = [questions[i].input_ids for i in batch]

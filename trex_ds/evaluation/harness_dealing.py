@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from trex_ds.distributed import gather_objects, rank, world_size
+from trex_ds.progress import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,8 +23,7 @@ def run_dealt(batches: Sequence[Sequence[T]], run: Callable[[Sequence[T]], Seque
         return []
     results: dict[int, Sequence[R]] = {}
     rounds = -(-len(batches) // world_size())
-    interval = 0.5 if sys.stderr.isatty() else 30.0  # seconds; keeps log files short
-    for number in tqdm(range(rounds), desc=description, disable=rank() != 0, mininterval=interval):
+    for number in Progress(range(rounds), desc=description, unit=" batches", shown=rank() == 0):
         mine = number * world_size() + rank()
         outcome = run(batches[min(mine, len(batches) - 1)])
         if mine < len(batches):

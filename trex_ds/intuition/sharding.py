@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from types import TracebackType
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 from trex_ds.distributed import agree, collective_device, rank, world_size
 from trex_ds.intuition.centroids import cosine_scores
 from trex_ds.intuition.embedder import Embedder
+from trex_ds.progress import Progress
 
 
 class ShardedEmbedder:
@@ -28,13 +27,7 @@ class ShardedEmbedder:
         self._embedder = embedder
         self._identity = embedder.identity
         self._batch_size = batch_size
-        self._bar = tqdm(
-            total=num_texts,
-            desc="intuition pass",
-            unit="prompt",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds; keeps log files short
-            disable=rank() != 0,
-        )
+        self._bar = Progress(total=num_texts, desc="intuition pass", unit=" prompts", shown=rank() == 0)
 
     def __enter__(self) -> ShardedEmbedder:
         return self

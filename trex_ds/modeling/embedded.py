@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from unittest import mock
 
-from trex_ds.files import atomic_path, cache_folder
+from trex_ds.files import atomic_path, cache_folder, make_in_cache
 
 SCHEME = "embedded:"
 SMOLLM2 = "embedded:smollm2-135m-instruct"
@@ -37,7 +37,7 @@ def embedded_model_folder(name: str) -> Path:
     Several processes may ask at once: one converts, the others wait for its result.
 
     Raises:
-        ValueError: for an unknown name, or if the wheel is not installed.
+        ValueError: for an unknown name, if the wheel is not installed, or there is no place for the folder.
     """
     from filelock import FileLock
 
@@ -48,7 +48,9 @@ def embedded_model_folder(name: str) -> Path:
     # The wheel's size and name identify its content; another version gets another folder.
     key = hashlib.sha256(f"{source.name} {source.stat().st_size}".encode()).hexdigest()[:8]
     folder = cache_folder() / f"{name.removeprefix(SCHEME)}-{key}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir():
+        return folder  # without a lock, which a cache that cannot be written to refuses
+    make_in_cache(folder.parent)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             log.info("converting %s to bfloat16 safetensors in %s (once)", source.name, folder)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from trex_ds.config import to_dict
+from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.planning.candidates import GIB, Candidate, Planner, recommend
@@ -71,32 +71,32 @@ def save_plan(made: dict[str, Any], path: Path) -> None:
 
 def print_plan(made: dict[str, Any]) -> None:
     """Parameters, the recipe as it is, the alternatives, and which of them is recommended."""
-    console = Console(soft_wrap=True, highlight=False)
+    out = console()
     machine = made["machine"]
-    console.print(
+    out.print(
         f"{made['model']} on {machine['nodes']} x {machine['gpus']} GPUs of {machine['gpu_memory']:g} GiB, "
         f"rows of {made['row_length']} tokens"
     )
-    console.print(_parameters(made))
-    console.print(_as_written(made))
-    console.print(_alternatives(made))
+    out.print(_parameters(made))
+    out.print(_as_written(made))
+    out.print(_alternatives(made))
     assumed = ", ".join(f"{name} {value:g}" for name, value in made["assumptions"].items())
-    console.print(
+    out.print(
         "ckpt: training.gradient_checkpointing. rows: training.micro_batch_size, the least at the best speed. "
         "GiB: of each GPU. GB sent: by each rank in a forward and backward pass, in that many gathers of weights. "
         "speed: tokens a second over the fastest's."
     )
-    console.print(f"assumed, not measured (--assumptions.NAME VALUE): {assumed}")
+    out.print(f"assumed, not measured (--assumptions.NAME VALUE): {assumed}")
     if made["overrides"] is None:
-        console.print("nothing fits: take more or larger GPUs, shorter rows, or a configuration that offloads")
+        out.print("nothing fits: take more or larger GPUs, shorter rows, or a configuration that offloads")
     else:
         ranks = machine["nodes"] * machine["gpus"]
         before, after = (
             ranks * made["gradient_accumulation_steps"] * made[which]["micro_batch_size"]
             for which in ("as_written", "recommended")
         )
-        console.print(f"best: {made['overrides']}")
-        console.print(f"an optimizer step then has {after} rows; in the recipe as it is, {before}")
+        out.print(f"best: {made['overrides']}")
+        out.print(f"an optimizer step then has {after} rows; in the recipe as it is, {before}")
 
 
 def _parameters(made: dict[str, Any]) -> Table:

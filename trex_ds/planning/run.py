@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from trex_ds.planning.candidates import Planner
@@ -16,7 +15,6 @@ def run(recipe: PlannedRecipe) -> None:
     Raises:
         ConfigError: for a model or a DeepSpeed configuration that cannot be planned.
     """
-    warnings.simplefilter("ignore", FutureWarning)  # deprecations inside the libraries
     made = plan(Planner(recipe))
     print_plan(made)
     if recipe.output is not None:

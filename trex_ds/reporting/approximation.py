@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from peft import get_peft_model
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from trex_ds.adapters import TRexConfig
+from trex_ds.progress import Progress
 from trex_ds.reporting.intervals import Interval, mean_by_t
 
 SIZES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8))
@@ -45,7 +45,7 @@ def measure(sizes: tuple[tuple[int, int], ...] = SIZES, seeds: int = SEEDS, step
     """Fit every size at every seed; the result depends on the arguments alone. Takes seconds, in this process."""
     learned: list[list[float]] = [[] for _ in sizes]
     free: list[list[float]] = [[] for _ in sizes]
-    with tqdm(total=len(sizes) * seeds, desc="approximation of target updates", mininterval=2.0) as bar:
+    with Progress(total=len(sizes) * seeds, desc="approximation of target updates", unit=" fits") as bar:
         for seed in range(seeds):
             targets = _Targets(seed)
             for size, (i, j) in enumerate(sizes):

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from trex_ds.adapters import RoutedLinear
 from trex_ds.adapters.trex_router import TRexRouter
+from trex_ds.progress import Progress
 from trex_ds.reporting.intervals import Interval, percentile_interval
 from trex_ds.tasks.seeding import seeded_order
 from trex_ds.training.preparation import Prepared
@@ -102,7 +102,7 @@ def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisatio
         raise ValueError(f"all {len(questions)} evaluation prompts lie in one cluster")
     draws = _RandomRouters(seed)
     G, shares, random = [], [], []
-    for question, own in zip(tqdm(questions, desc="routing of prompts", mininterval=2.0), scores, strict=True):
+    for question, own in zip(Progress(questions, desc="routing of prompts", unit=" prompts"), scores, strict=True):
         found = _routing(answerer.model, question.input_ids, own, draws)
         G.append(np.concatenate([weights.G for weights in found]))
         shares.append(np.concatenate([weights.shares for weights in found]))

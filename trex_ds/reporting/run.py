@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table as RichTable
-from tqdm import tqdm
 
 from trex_ds.config import ConfigError, to_dict
+from trex_ds.console import console
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
+from trex_ds.progress import Progress
+from trex_ds.quiet import quiet_libraries
 from trex_ds.reporting import approximation, claims
 from trex_ds.reporting.architectures import ARCHITECTURES
 from trex_ds.reporting.config import ReportRecipe
@@ -27,7 +28,7 @@ from trex_ds.reporting.routing import Specialisation, cluster_meaning, specialis
 from trex_ds.reporting.throughput import Throughput, measure
 from trex_ds.tracking import Tracker
 from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
-from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 
@@ -101,7 +102,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
     models |= {name: model_config(name) for name in (*ARCHITECTURES, *recipe.report.models)}
     counts: dict[str, dict[str, dict[str, int]]] = {}
     own_rank = 0
-    with tqdm(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods", mininterval=2.0) as bar:
+    with Progress(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods") as bar:
         for model, config in models.items():
             try:
                 equal_rank = equal_parameter_rank(config, recipe.adapter.build())
@@ -157,19 +158,19 @@ def _write(report: Report, folder: Path) -> None:
 
 
 def _print(report: Report, folder: Path, how_to_open_mlflow: str) -> None:
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    out = console()
     made = verdict_table(report.verdicts)
     table = RichTable(title=made.title, title_justify="left")
     for name in made.head[:-1]:
         table.add_column(name)
     for row in made.rows:
         table.add_row(*row[:-1])
-    console.print(table)
+    out.print(table)
     for verdict in report.verdicts:
         if verdict.outcome == claims.UNKNOWN:
-            console.print(f"{verdict.claim}: {verdict.reason}")
-    console.print(f"report: {folder / 'report.html'} (and report.md, report.json)")
-    console.print(f"MLflow: {how_to_open_mlflow}")
+            out.print(f"{verdict.claim}: {verdict.reason}")
+    out.print(f"report: {folder / 'report.html'} (and report.md, report.json)")
+    out.print(f"MLflow: {how_to_open_mlflow}")
 
 
 def check(report: Report) -> int:
@@ -180,10 +181,10 @@ def check(report: Report) -> int:
     if rank() != 0:
         return 0
     wrong = claims.failed(report.verdicts)
-    console = Console(soft_wrap=True, highlight=False, markup=False, stderr=True)
+    out = console(stderr=True)
     for verdict in wrong:
-        console.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
+        out.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
     unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
     if unknown:
-        console.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
+        out.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
     return 1 if wrong else 0

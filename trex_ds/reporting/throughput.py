@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from trex_ds.distributed import gather_objects, on_rank_zero, rank
+from trex_ds.progress import Progress
 from trex_ds.reporting.config import Timing
 from trex_ds.reporting.engine import SteppedTrainer, give_memory_back, make_trainer, release
 from trex_ds.reporting.intervals import Interval, of_median
@@ -139,7 +138,7 @@ class _Bench:
         tokens = [0, 0, 0]
         ends = time.perf_counter() + 60 * self._timing.minutes
         turns = order(self._timing.pairs)
-        bar = tqdm(turns, desc=f"{method} against {baseline}", unit=" pairs", disable=rank() != 0, mininterval=2.0)
+        bar = Progress(turns, desc=f"{method} against {baseline}", unit=" pairs", shown=rank() == 0)
         for number, turn in enumerate(bar):
             late = on_rank_zero(lambda: time.perf_counter() > ends)
             if late and number >= LEAST_PAIRS:
@@ -160,7 +159,7 @@ class _Bench:
         adapter, steps = self._methods[name], self._timing.warm_up_steps
         schedule = steps + self._timing.pairs
         trainer = make_trainer(self._recipe, adapter, self._prepared, self._arguments, schedule)
-        for _ in tqdm(range(steps), desc=f"{name}, warm-up", unit=" steps", disable=rank() != 0, mininterval=2.0):
+        for _ in Progress(range(steps), desc=f"{name}, warm-up", unit=" steps", shown=rank() == 0):
             trainer.take_step(trainer.next_batches())
         return trainer
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, cache_folder
 
 INSTALL = "pip install 'trex_ds[eval]'"
 
@@ -28,16 +28,18 @@ def folders() -> dict[str, str]:
 
     Reading all of lm-eval's 14,000 files takes up to half a minute, so this is kept in the user's cache folder.
     """
-    from trex_ds.modeling.embedded import cache_folder
-
-    file = cache_folder() / f"lm-eval-{version('lm_eval')}-index.json"
-    if file.is_file():
-        return json.loads(file.read_text())
+    # Without a cache folder, or one that can be read or written, every process reads those files: slow, not wrong.
+    with suppress(OSError, ValueError):
+        return json.loads(_index_file().read_text())
     index = _index(_root())
     found = {name: str(_folder_of(name, index).relative_to(_root())) for name in index}
-    with atomic_path(file) as temporary:
+    with suppress(OSError, ValueError), atomic_path(_index_file()) as temporary:
         temporary.write_text(json.dumps(found))
     return found
+
+
+def _index_file() -> Path:
+    return cache_folder() / f"lm-eval-{version('lm_eval')}-index.json"
 
 
 def manager(name: str) -> Any:

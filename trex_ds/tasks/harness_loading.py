@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, cache_folder, make_in_cache
 from trex_ds.tasks.harness_index import manager, name_problem, quiet
 
 
@@ -93,8 +93,6 @@ class _Shelf:
         """What `original(path, name, **settings)`, datasets.load_dataset, gives, but from nearer by."""
         import datasets
 
-        from trex_ds.modeling.embedded import cache_folder
-
         copy = None if self.copies is None else self.copies / _digest(path, name, settings)
         if copy is not None and copy.is_dir():
             return datasets.load_from_disk(str(copy))
@@ -106,7 +104,7 @@ class _Shelf:
         try:
             if folder is not None and folder.is_dir():
                 # By default datasets caches a folder by its name, and gives what a folder of that name once held.
-                cache = str(cache_folder() / "datasets" / mirror_fingerprint(folder))
+                cache = str(make_in_cache(cache_folder() / "datasets" / mirror_fingerprint(folder)))
                 dataset = original(str(folder), name, **{"cache_dir": cache, **settings})
             else:
                 dataset = original(path, name, **settings)

@@ -12,21 +12,26 @@ _DIGITS = 8
 
 
 def mlflow_name(name: str) -> str:
-    """`name`, or where MLflow does not take it: cleaned, cut and marked with digits of its hash.
+    """`name`, or where MLflow does not take it: cleaned, cut and marked with digits of a hash.
 
-    The last part of a path stays, and all names of one folder get the same mark: of the task `en?de`,
-    `eval/en?de/accuracy` and `eval/en?de/n` become `eval/en_de-HASH/accuracy` and `eval/en_de-HASH/n`.
+    The first and the last part of a path stay, and the mark is that of what lies between: the task `en?de` of
+    `eval/en?de/accuracy` and `data/en?de/rows` becomes `en_de-HASH` in both.
     """
     if _is_taken(name):
         return name
-    folder, slash, last = name.rpartition("/")
-    if not folder or not _is_taken(last) or len(last) > MAX_NAME // 2:
-        folder, slash, last = name, "", ""
-    parts = re.sub(_NOT_TAKEN, "_", folder).split("/")
+    first, _, rest = name.partition("/")
+    inner, _, last = rest.rpartition("/")
+    if not inner or not all(_is_taken(part) and len(part) <= MAX_NAME // 4 for part in (first, last)):
+        return _marked(name, MAX_NAME)
+    return f"{first}/{_marked(inner, MAX_NAME - len(first) - len(last) - 2)}/{last}"
+
+
+def _marked(text: str, length: int) -> str:
+    parts = re.sub(_NOT_TAKEN, "_", text).split("/")
     cleaned = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
     cleaned = f"_{cleaned}" if cleaned.startswith("..") else cleaned
-    mark = "-" + hashlib.sha256(folder.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
-    return cleaned[: MAX_NAME - len(mark + slash + last)] + mark + slash + last
+    mark = "-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+    return cleaned[: length - len(mark)] + mark
 
 
 def _is_taken(name: str) -> bool:

@@ -77,7 +77,7 @@ class Sender:
         try:
             # Here and not in the thread: two threads that import at once can each get half a module.
             import mlflow  # noqa: F401
-        except ImportError as error:
+        except Exception as error:  # it looks at the user's home and settings
             self._fail(error)
         else:
             self._thread.start()

@@ -20,6 +20,7 @@ from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
 from trex_ds.files import atomic_path
+from trex_ds.modeling.identity import IDENTITY_FILE, BaseIdentity, base_identity
 from trex_ds.tasks.forms import forms_of, write_forms
 from trex_ds.training.memory import BASE, role_of
 
@@ -45,6 +46,8 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
             )
             if recipe.adapter.needs_tasks:
                 shutil.copy(Path(recipe.output_dir) / TASKS_FILE, temporary)
+            if (identity := Path(recipe.output_dir) / IDENTITY_FILE).is_file():
+                shutil.copy(identity, temporary)
 
 
 def load_adapter(model: Any, folder: Path) -> None:
@@ -110,6 +113,25 @@ def write_tasks(tasks: Sequence[str], folder: Path) -> None:
         )
     with atomic_path(file) as temporary:
         temporary.write_text(json.dumps(list(tasks)))
+
+
+def write_identity(recipe: Recipe, folder: Path) -> None:
+    """What the base model is, as `folder`/base_model.json.
+
+    Raises:
+        ValueError: if an earlier job of the folder, which this one goes on from, had another base model.
+    """
+    found = base_identity(recipe.model)
+    before = BaseIdentity.load(folder) if recipe.training.resume else None
+    if found is None:
+        (folder / IDENTITY_FILE).unlink(missing_ok=True)
+        return
+    if before is not None and (difference := found.difference(before)):
+        raise ValueError(
+            f"model.name: the checkpoint in {folder} was trained on {before}, and {found} is another model: "
+            f"{difference}; name the former, or start again in another output_dir"
+        )
+    found.save(folder)
 
 
 def _refuse_empty_tensors(file: Path) -> None:

@@ -19,10 +19,11 @@ from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.intuition import Centroids
 from trex_ds.modeling import load_base_model
+from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking import Tracker, git_commit, recipe_hash
 from trex_ds.training.adalora import RankAllocation
-from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_recipe, write_tasks
-from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_identity, write_recipe, write_tasks
+from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory import BASE, trainable_parameters
 from trex_ds.training.memory_record import MemoryRecord
@@ -30,6 +31,7 @@ from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
+from trex_ds.training.step_lines import StepLines
 from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
 
 ADAPTER_FOLDER = "adapter"
@@ -74,18 +76,21 @@ def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     started = time.perf_counter()
-    unset_hf_deepspeed_config()  # an earlier job's of this process would shard the embedder too
-    tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
-    prepared = prepare(recipe, device)
-    with tracker:
-        on_rank_zero(lambda: _write_start(recipe, prepared))
-        log_origin(tracker, recipe, context)
-        tracker.log_metrics({f"data/{name}/rows": count for name, count in prepared.mixture.items()}, 0)
-        summary = _train(recipe, prepared, tracker, device, started, context.base)
-        on_rank_zero(lambda: summary.save(Path(recipe.output_dir) / "summary.json", recipe.seed))
-    if rank() == 0:
-        print_summary(summary, tracker.describe())
-    return summary
+    unset_hf_deepspeed_config()  # an earlier Trainer's of this process would shard the embedder too
+    try:
+        tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
+        prepared = prepare(recipe, device)
+        with tracker:
+            on_rank_zero(lambda: _write_start(recipe, prepared))
+            log_origin(tracker, recipe, context)
+            tracker.log_metrics({f"data/{name}/rows": count for name, count in prepared.mixture.items()}, 0)
+            summary = _train(recipe, prepared, tracker, device, started, context.base)
+            on_rank_zero(lambda: summary.save(Path(recipe.output_dir) / "summary.json", recipe.seed))
+        if rank() == 0:
+            print_summary(summary, tracker.describe())
+        return summary
+    finally:
+        unset_hf_deepspeed_config()  # or this job's would shard what the process loads next
 
 
 def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
@@ -181,6 +186,8 @@ def make_trainer(
     kind: type[TRexTrainer] = TRexTrainer,
 ) -> TRexTrainer:
     """The trainer, of class `kind`, of a model that `build_model` has made while `arguments` were alive."""
+    from transformers import PrinterCallback
+
     if recipe.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable()
@@ -192,6 +199,8 @@ def make_trainer(
         processing_class=prepared.tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)  # which prints all that is logged as a dict
+    trainer.add_callback(StepLines())
     if recipe.adapter.method == "adalora":
         trainer.add_callback(RankAllocation(trainer))
     return trainer
@@ -225,6 +234,7 @@ def training_arguments(recipe: Recipe) -> Any:
         data_seed=recipe.seed,
         remove_unused_columns=False,
         report_to="none",
+        disable_tqdm=True,
     )
 
 
@@ -234,6 +244,7 @@ def _median(intervals: list[dict[str, float]], name: str) -> float:
 
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
+    write_identity(recipe, Path(recipe.output_dir))
     if prepared.centroids is not None:
         prepared.centroids.save(recipe.output_dir)
     if recipe.adapter.needs_tasks:

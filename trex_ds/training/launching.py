@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import socket
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -179,13 +177,3 @@ def _address_towards(host: str) -> str:
             probe.connect(address)  # sends nothing, but chooses the way
             return probe.getsockname()[0]
     return ""
-
-
-def quiet_libraries() -> None:
-    """One rank logs; the others only warn about what is wrong."""
-    first = int(os.environ.get("RANK", "0")) == 0
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers", "httpx", "torch"):
-        logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
-    # Deprecations inside the libraries are no news to users; other ranks would say everything again.
-    warnings.simplefilter("ignore", category=FutureWarning if first else Warning)

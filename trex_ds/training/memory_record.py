@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from trex_ds.console import console
 from trex_ds.distributed import agree, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
@@ -43,7 +43,7 @@ class MemoryRecord:
         self._tracker.log_metrics(memory_metrics(ranks, moment), step)
         on_rank_zero(self._save)
         if rank() == 0:
-            Console(soft_wrap=True).print(memory_table(ranks, moment))
+            console().print(memory_table(ranks, moment))
         error = None
         try:
             if self._sharded:
@@ -76,8 +76,8 @@ def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:
 
 
 def memory_table(ranks: Sequence[Held], moment: str) -> Table:
-    """Bytes by role and rank; of many ranks the least and the most."""
-    table = Table(title=f"What each rank holds {moment}, in bytes", title_justify="left")
+    """GiB by role and rank; of many ranks the least and the most."""
+    table = Table(title=f"What each rank holds {moment}, in GiB", title_justify="left")
     few = len(ranks) <= _MOST_COLUMNS
     table.add_column("role")
     columns = [f"rank {held.rank}" for held in ranks] if few else ["least of a rank", "most of a rank"]
@@ -85,12 +85,16 @@ def memory_table(ranks: Sequence[Held], moment: str) -> Table:
         table.add_column(name, justify="right")
 
     def row(role: str, whole: Sequence[str], held: Sequence[int]) -> None:
-        table.add_row(role, *whole, *[f"{value:,}" for value in (held if few else (min(held), max(held)))])
+        table.add_row(role, *whole, *[_gib(value) for value in (held if few else (min(held), max(held)))])
 
     for role, share in ranks[0].roles.items():
-        whole = (f"{share.parameters:,}", f"{share.stored_bytes:,}")
+        whole = (f"{share.parameters:,}", _gib(share.stored_bytes))
         row(role, whole, [held.roles[role].held_bytes for held in ranks])
     if any(held.optimizer_bytes for held in ranks):
         row("optimizer", ("", ""), [held.optimizer_bytes for held in ranks])
     row("peak memory", ("", ""), [held.peak_bytes for held in ranks])
     return table
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.3f}"

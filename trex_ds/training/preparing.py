@@ -8,14 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from trex_ds.console import console
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
+from trex_ds.quiet import quiet_libraries
 from trex_ds.tasks import show
-from trex_ds.training.launching import naming_the_rank, quiet_libraries, start_distributed
+from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 
@@ -65,9 +66,9 @@ def _report(prepared: Prepared, output: Path, cache: Path) -> None:
     for stage in prepared.stages:
         rate = f"{stage.items / stage.seconds:,.0f}" if stage.made else "in the cache"
         table.add_row(stage.name, f"{stage.items:,}", f"{stage.seconds:.1f}", rate, f"{stage.peak_mib:,.0f} MiB")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(f"cache: {cache}", highlight=False)
+    out = console()
+    out.print(table)
+    out.print(f"cache: {cache}")
     output.mkdir(parents=True, exist_ok=True)
     content = {"stages": [asdict(stage) for stage in prepared.stages], "environment": describe_environment()}
     with atomic_path(output / REPORT_FILE) as temporary:

@@ -7,13 +7,35 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from trex_ds.console import console
 from trex_ds.environment import describe_environment
-from trex_ds.evaluation import Estimate, Evaluation
+from trex_ds.evaluation import Estimate, Evaluation, Item
 from trex_ds.files import atomic_path
 from trex_ds.training.trainer import Seen
+
+_LONGEST = 200
+"""Characters of a prompt or answer that are printed: a prompt's last, where the question mostly is."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One evaluation example with the answers of both models."""
+
+    base: Item
+    adapted: Item
+
+    def lines(self) -> list[str]:
+        """Task, prompt, reference and both answers, a line each."""
+        prompt, answer = " ".join(self.adapted.prompt.split()), " ".join(self.adapted.answer.split())
+        return [
+            self.adapted.task,
+            f"    prompt   {prompt if len(prompt) <= _LONGEST else '...' + prompt[3 - _LONGEST :]}",
+            f"    answer   {_shortened(answer)}",
+            f"    base     {_shortened(' '.join(self.base.generated.split()))}{_mark(self.base)}",
+            f"    adapted  {_shortened(' '.join(self.adapted.generated.split()))}{_mark(self.adapted)}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,13 @@ class Summary:
     """Of the whole job, from the start of the process group to the saved adapter."""
     adapter: Path
 
+    def examples(self) -> list[Example]:
+        """The first evaluation example of each task."""
+        found: dict[str, Example] = {}
+        for before, after in zip(self.base.items, self.adapted.items, strict=True):
+            found.setdefault(after.task, Example(before, after))
+        return list(found.values())
+
     def save(self, path: Path, seed: int) -> None:
         """Write every figure of the summary with date, hardware, versions and seed, as JSON."""
         gains, mean_gain = self.adapted.gain_over(self.base)
@@ -59,6 +88,16 @@ class Summary:
                 "adapted": asdict(self.adapted.mean()),
                 "difference": asdict(mean_gain),
             },
+            "examples": [
+                {
+                    "task": one.adapted.task,
+                    "prompt": one.adapted.prompt,
+                    "answer": one.adapted.answer,
+                    "base": one.base.generated,
+                    "adapted": one.adapted.generated,
+                }
+                for one in self.examples()
+            ],
             "trainable_parameters": self.trainable_parameters,
             "base_parameters": self.base_parameters,
             "tokens_per_second": self.tokens_per_second,
@@ -76,16 +115,17 @@ class Summary:
 
 
 def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:
-    """The table of accuracies, and a line each for size, speed, adapter and MLflow."""
-    console = Console(soft_wrap=True, markup=False)
-    console.print(accuracy_table(summary.base, summary.adapted))
+    """The table of accuracies, answers of both models, and a line each for size, speed, adapter and MLflow."""
+    out = console()
+    out.print(accuracy_table(summary.base, summary.adapted))
+    out.print("Answers to the first evaluation example of each task")
+    for example in summary.examples():
+        out.print("\n".join(example.lines()))
     share = summary.trainable_parameters / summary.base_parameters
-    console.print(
-        f"trainable parameters: {summary.trainable_parameters:,} ({share:.2%} of the base model)", highlight=False
-    )
-    console.print(f"speed: {summary.tokens_per_second:,.0f} tokens/s (padding not counted)", highlight=False)
-    console.print(f"adapter: {summary.adapter}", highlight=False)
-    console.print(f"MLflow: {how_to_open_mlflow}", highlight=False)
+    out.print(f"trainable parameters: {summary.trainable_parameters:,} ({share:.2%} of the base model)")
+    out.print(f"speed: {summary.tokens_per_second:,.0f} tokens/s (padding not counted)")
+    out.print(f"adapter: {summary.adapter}")
+    out.print(f"MLflow: {how_to_open_mlflow}")
 
 
 def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
@@ -104,6 +144,14 @@ def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
     values = (_percent(base.mean()), _percent(mean), _percent(mean_gain, sign=True))
     table.add_row("mean", str(mean.n), f"{100 * adapted.mean_best_guess():.1f}", *values)
     return table
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _mark(item: Item) -> str:
+    return {1.0: "  (right)", 0.0: "  (wrong)"}.get(item.score, f"  (score {item.score:.2f})")
 
 
 def _percent(estimate: Estimate, sign: bool = False) -> str:
