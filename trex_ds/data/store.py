@@ -6,6 +6,7 @@ numbers each (a 64-bit digest, a task number, a position).
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -104,6 +105,20 @@ class Store:
     def digests(self) -> np.ndarray:
         """64 bits of each training example's text, int64."""
         return _numbers(self.train, "digest")
+
+    def row_digests(self) -> np.ndarray:
+        """64 bits of each training example's tokens and of which of them are learnt, int64."""
+        found = []
+        for batch in self.train.data.to_batches():
+            starts = batch.column("answer_start").to_numpy()
+            lists = [batch.column(name) for name in ("input_ids", "earlier")]
+            values = [column.values.to_numpy() for column in lists]
+            offsets = [column.offsets.to_numpy() for column in lists]
+            for row, start in enumerate(starts):
+                parts = [v[o[row] : o[row + 1]].tobytes() for v, o in zip(values, offsets, strict=True)]
+                content = b"%d %d %b%b" % (start, len(parts[0]), *parts)
+                found.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True))
+        return np.array(found, np.int64)
 
     def positions(self, task: str) -> np.ndarray:
         """Where the task's training examples lie, int64, ascending."""

@@ -103,7 +103,7 @@ class ChatTemplate:
         return Written(text[: spans[-1][1]], tuple(spans), ended)
 
     def _look(self) -> None:
-        name = self._tokenizer.name_or_path
+        name, mark = self._tokenizer.name_or_path, _PROBE[0]["content"]
         asked, unasked = self._render(_PROBE[:1], None, True), self._render(_PROBE[:1], None)
         answered = self._render(_PROBE[:2], None)
         if answered.count(_PROBE[1]["content"]) != 1:
@@ -123,7 +123,8 @@ class ChatTemplate:
         else:
             self.warnings.append(
                 f"the chat template of {name!r} writes something between its generation prompt and an answer: prompts "
-                f"end in {before[-40:]!r} here, as before an answer; other programs end them in {asked[-40:]!r}"
+                f"end in {before.rpartition(mark)[2]!r} here, as before an answer, where other programs end them in "
+                f"{asked.rpartition(mark)[2]!r}"
             )
 
     def _look_for_ends(self, after: str) -> None:

@@ -31,6 +31,7 @@ from trex_ds.training.preflight import check_nodes
 from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.report import Summary, print_summary
+from trex_ds.training.seen_data import describe_data, write_data
 from trex_ds.training.step_lines import StepLines
 from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
 
@@ -245,6 +246,7 @@ def _median(intervals: list[dict[str, float]], name: str) -> float:
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     write_recipe(recipe, Path(recipe.output_dir))
     write_identity(recipe, Path(recipe.output_dir))
+    write_data(describe_data(recipe, prepared.store, prepared.indices), Path(recipe.output_dir))
     if prepared.centroids is not None:
         prepared.centroids.save(recipe.output_dir)
     if recipe.adapter.needs_tasks:

@@ -20,27 +20,24 @@ from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, check_writable, content_key, one_job_at_a_time
 from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
-from trex_ds.data.encoding import end_length, template_warnings, turn_ends
 from trex_ds.data.mixing import epoch_counts, epoch_indices, held_out_positions, without
 from trex_ds.data.packing import PackedSet, plan_rows
-from trex_ds.data.reach import Reach
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation import Question
-from trex_ds.evaluation.generation import answer_texts
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
 from trex_ds.modeling import fetch_base_model, load_tokenizer
 from trex_ds.tasks import (
     Example,
     TaskConfig,
-    exact_match,
     fingerprint,
     keep_benchmark_data,
-    normalised,
     read_examples,
     scorer,
 )
+from trex_ds.training.questions import check_answers, to_question
+from trex_ds.training.seen_data import check_data, describe_data
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -87,6 +84,8 @@ class Prepared:
     benchmark_data: dict[str, Path]
     """For each lm_eval task: the folder with the datasets of its evaluation."""
     store: Store
+    indices: np.ndarray
+    """The training examples of an epoch, by their places in the store."""
     stages: list[Stage] = field(default_factory=list)
 
     @property
@@ -129,7 +128,9 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         examples = [store.example("evaluation", i) for i in range(len(store.evaluation))]
         held_out_examples = [store.example("train", i) for i in held_out]
         contexts = [text for example, *_ in examples + held_out_examples for text in _contexts(example)]
-        _check_answers(recipe, tokenizer, store, [example for example, *_ in examples])
+        if recipe.training.resume and not recipe.training.resume_with_other_data:
+            on_rank_zero(lambda: check_data(describe_data(recipe, store, indices), Path(recipe.output_dir)))
+        check_answers(recipe, tokenizer, store, [example for example, *_ in examples])
         intuition = None
         if recipe.adapter.needs_intuition:
             intuition = _intuition(recipe, store, folders, contexts, device, stages)
@@ -144,13 +145,13 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
         if rank() == 0:
             log.info("packing: %s", packing)
-    to_question = partial(_question, recipe, tokenizer, store, intuition)
+    ask = partial(to_question, recipe, tokenizer, store, intuition)
     return Prepared(
         tokenizer=tokenizer,
         training_set=training_set if packing is None else PackedSet(training_set, packing),
         collator=_collator(recipe, tokenizer),
-        questions=[to_question(*item) for item in examples],
-        held_out=[to_question(*item) for item in held_out_examples],
+        questions=[ask(*item) for item in examples],
+        held_out=[ask(*item) for item in held_out_examples],
         left_out=make_set(left_out),
         intuition=intuition,
         mixture=mixture,
@@ -160,6 +161,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
             if (folders[entry] / BENCHMARK_DATA).is_dir()
         },
         store=store,
+        indices=indices,
         stages=stages,
     )
 
@@ -278,28 +280,6 @@ def _hold_out(
     return {name: own for name, own in positions.items() if len(own)}, held
 
 
-def _check_answers(recipe: Recipe, tokenizer: Any, store: Store, evaluation: list[Example]) -> None:
-    """Say what other programs would do with the chat template, and which evaluation answers are never generated whole.
-
-    Raises:
-        ValueError: all answers of a task are too long, and nothing else would score.
-    """
-    warnings = template_warnings(tokenizer)
-    reach = {name: Reach(name, recipe.evaluation.max_new_tokens) for name in store.counts}
-    end = end_length(tokenizer)
-    for example, length in zip(evaluation, store.evaluation_answer_lengths().tolist(), strict=True):
-        if not example.plain:
-            reach[example.task].add(length - end)
-    for task, found in reach.items():
-        score = scorer(recipe.tasks[store.entry[task]])
-        if found.beyond and found.beyond == found.answers and score is exact_match:
-            raise ValueError(found.describe())
-        warnings += [found.describe()] if found.beyond else []
-    if rank() == 0:
-        for line in warnings:
-            log.warning("%s", line)
-
-
 def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
     if not recipe.data.packing:
         return Collator(tokenizer.pad_token_id)
@@ -309,23 +289,6 @@ def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
 def _contexts(example: Example) -> list[str]:
     """The texts whose intuition scores are needed to answer an example."""
     return [example.text, *(example.record or {}).get("contexts", ())]
-
-
-def _question(
-    recipe: Recipe,
-    tokenizer: Any,
-    store: Store,
-    intuition: IntuitionResult | None,
-    example: Example,
-    ids: list[int],
-    answer: list[int],
-) -> Question:
-    scores = None if intuition is None else intuition.of([example.text])[0]
-    number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
-    (text,) = answer_texts(tokenizer, [answer], turn_ends(tokenizer))
-    same = example.plain or normalised(text) == normalised(example.answer)
-    score = scorer(recipe.tasks[store.entry[example.task]])
-    return Question(example, score, ids, scores, number, None if same else text)
 
 
 def _intuition(

@@ -55,11 +55,15 @@ class TrainingConfig:
     """Steps between checkpoints; null: none but the final adapter."""
     resume: bool = False
     """Go on from the latest checkpoint in output_dir."""
+    resume_with_other_data: bool = False
+    """Go on also if the examples, their tokens or their order are not those that the checkpoint was trained on."""
     timeout_minutes: PositiveFloat = 2.0
     """How long a rank may be silent, or a collective of the training take, before the job is ended."""
 
     def problems(self) -> list[str]:
         """A DeepSpeed configuration that is not there, is no JSON, or could not save what it trains."""
+        if self.resume_with_other_data and not self.resume:
+            return ["resume_with_other_data: has no effect without resume: true; set that, or remove this"]
         path = Path(self.deepspeed)
         if not path.is_file():
             return [f"deepspeed: no file {self.deepspeed!r} (relative to {Path.cwd()})"]
