@@ -81,7 +81,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("| file | " + " | ".join(MODELS) + " |")
     for file in CONFIGURATIONS:
         sizes = [result["models"][name][file] for name in MODELS]

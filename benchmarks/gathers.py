@@ -46,7 +46,7 @@ def make_step(
     quantization: str | None, changes: dict[str, int], device: torch.device
 ) -> tuple[Callable[[], None], dict[str, Any]]:
     """A function that runs a training step, and what is kept whole."""
-    config = json.loads(Path(CONFIGS[quantization]).read_text())
+    config = json.loads(Path(CONFIGS[quantization]).read_text(encoding="utf-8"))
     config = {k: v for k, v in config.items() if v != "auto" and k != "optimizer"}
     config["train_micro_batch_size_per_gpu"] = 4
     config["zero_optimization"] |= changes
@@ -131,7 +131,7 @@ def main() -> None:
     }
     if rank() == 0:
         with atomic_path(given.output) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=1))
 
 

@@ -44,8 +44,8 @@ def train(folder: Path, name: str) -> dict[str, Any]:
     recipe = ["--config", "launch/recipes/quickstart.yaml", *TRAINING[name], "--output_dir", str(output)]
     places = ["--tracking.uri", f"sqlite:///{folder}/mlflow.db"]
     subprocess.run([sys.executable, "launch/train.py", *recipe, *places], check=True)
-    summary = json.loads((output / "summary.json").read_text())
-    (held,) = json.loads((output / "memory.json").read_text())["after the first step"]
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    (held,) = json.loads((output / "memory.json").read_text(encoding="utf-8"))["after the first step"]
     kept = ("mean", "tokens_per_second", "trainable_parameters", "seconds")
     return {key: summary[key] for key in kept} | {"held": {k: v for k, v in held.items() if k != "host"}}
 
@@ -69,7 +69,7 @@ def main() -> int:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=1))
     nf4, bf16 = (trainings[name]["held"] for name in ("nf4", "bf16"))
     less_base = nf4["roles"]["base"]["held_bytes"] < bf16["roles"]["base"]["held_bytes"]

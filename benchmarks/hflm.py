@@ -89,7 +89,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(arguments.output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(content, indent=1))
 
 

@@ -83,7 +83,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps({k: result[k] for k in ("trex_over_lora", "lora_over_lora")}, indent=1))
 
 

@@ -43,7 +43,7 @@ def run(setting: list[str], ranks: int) -> dict[str, Any]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
         command += [__file__, "--job", "--config", RECIPE, *short, *setting, *places]
         subprocess.run(command, check=True)
-        return json.loads((Path(folder) / "run" / "memory.json").read_text())
+        return json.loads((Path(folder) / "run" / "memory.json").read_text(encoding="utf-8"))
 
 
 def job(arguments: list[str]) -> None:
@@ -83,7 +83,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

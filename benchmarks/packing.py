@@ -127,7 +127,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k not in ("environment", "recipe")}, indent=1))
 
 

@@ -112,7 +112,7 @@ def main() -> None:
             for case, (deepspeed, more) in CASES.items()
             if not (given.small and name == SMOLLM2)
         }
-        kept = json.loads(given.output.read_text()) if given.output.is_file() else {}
+        kept = json.loads(given.output.read_text(encoding="utf-8")) if given.output.is_file() else {}
         if not given.predict:
             measured = {case: most_of_a_rank(measure(recipe(*described), ANSWERS)) for case, described in cases.items()}
             kept[str(world_size())] = {"measured": measured, "seed": 0, "environment": describe_environment()}
@@ -127,7 +127,7 @@ def main() -> None:
                 done["predicted_with"] = describe_environment()
                 print(f"{ranks} ranks\n{table(done)}")
             with atomic_path(given.output) as place:
-                place.write_text(json.dumps(kept, indent=1) + "\n")
+                place.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         dist.barrier()
 
 

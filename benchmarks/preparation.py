@@ -40,11 +40,11 @@ def prepare(num_examples: int, ranks: int) -> dict[str, Any]:
             "data": {"cache": f"{folder}/cache", "max_length": 256, "system_prompt": "Answer briefly."},
         }
         file = Path(folder) / "recipe.yaml"
-        file.write_text(yaml.safe_dump(recipe))
+        file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         script = ["launch/prepare.py", "--config", str(file)]
         launcher = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(ranks)]
         subprocess.run([*launcher, *script] if ranks > 1 else [sys.executable, *script], check=True)
-        return json.loads((Path(folder) / "run" / "preparation.json").read_text())
+        return json.loads((Path(folder) / "run" / "preparation.json").read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
         "environment": reports[given.sizes[-1]]["environment"],
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["corpora"], indent=1))
 
 

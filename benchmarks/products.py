@@ -52,7 +52,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps(result["torch_over_products"], indent=1))
 
 

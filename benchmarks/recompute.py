@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     recipe = read_recipe(CompareRecipe, ["--config", str(folder / "recipe.yaml")], "")
-    content = json.loads((folder / RESULTS_FILE).read_text())
+    content = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     scores, examples = read_scores(folder / SCORES_FILE), evaluation_examples(recipe, arguments.mirror)
     asked = {task: accuracy.n for task, accuracy in examples.per_task().items()}
     if any({task: len(values) for task, values in tasks.items()} != asked for tasks in scores.values()):
@@ -46,15 +46,15 @@ def main() -> None:
     results = recomputed(content, recipe, scores, examples)
     content |= {**dataclasses.asdict(results), "statistics": STATISTICS, "recomputed": describe_environment()}
     with atomic_path(folder / RESULTS_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     with atomic_path(folder / REPORT_FILE) as temporary:
-        temporary.write_text(report(results))
+        temporary.write_text(report(results), encoding="utf-8")
     draw_pareto(results, folder / PLOT_FILE)
 
 
 def read_scores(file: Path) -> Scores:
     found: dict[tuple[str, int], dict[str, list[float]]] = {}
-    with file.open(newline="") as stream:
+    with file.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             tasks = found.setdefault((row["method"], int(row["seed"])), {})
             tasks.setdefault(row["task"], []).append(float(row["score"]))

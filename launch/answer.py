@@ -25,7 +25,9 @@ def main() -> None:
     from transformers.utils import logging as transformers_logging
 
     from trex_ds.answering import Answerer
+    from trex_ds.config import print_any_text
 
+    print_any_text()
     transformers_logging.disable_progress_bar()
 
     try:

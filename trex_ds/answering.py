@@ -65,7 +65,7 @@ class Answerer:
                     f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
                     "launch/train.py wrote, or copy it again"
                 )
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         config = ModelConfig(**recipe["model"])
         if model is not None:
             config = replace(config, name=model, revision=None)
@@ -81,7 +81,7 @@ class Answerer:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         adapted = load_adapted(base, folder).to(device).eval()
         tokenizer = load_tokenizer(config.name, config.revision)
-        tasks = json.loads((folder / TASKS_FILE).read_text()) if TASKS_FILE in needed else None
+        tasks = json.loads((folder / TASKS_FILE).read_text(encoding="utf-8")) if TASKS_FILE in needed else None
         forms = read_forms(folder)
         if forms is None:
             forms = forms_of(recipe.get("tasks", ()), tokenizer.chat_template is not None)

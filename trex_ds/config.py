@@ -7,6 +7,7 @@ is found in one go and printed together; an unknown key comes with its nearest n
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -89,6 +90,7 @@ def run_or_exit(main: Callable[[], object]) -> None:
     """
     ensure_home()
     quiet_imports()
+    print_any_text()
     try:
         main()
     except ConfigError as error:
@@ -100,6 +102,12 @@ def run_or_exit(main: Callable[[], object]) -> None:
             if os.environ.get("LOCAL_RANK") == "0":
                 print(f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_USAGE) from None
+
+
+def print_any_text() -> None:
+    """Have what standard output cannot encode (in a locale without UTF-8) printed as escapes, in place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def to_dict(recipe: object) -> dict[str, Any]:

@@ -35,15 +35,15 @@ def write_results(results: Results, folder: Path, mlflow_run: str | None) -> Non
         "environment": describe_environment(),
     }
     with atomic_path(folder / RESULTS_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     with atomic_path(folder / REPORT_FILE) as temporary:
-        temporary.write_text(report(results))
+        temporary.write_text(report(results), encoding="utf-8")
     draw_pareto(results, folder / PLOT_FILE)
 
 
 def write_scores(evaluations: Mapping[tuple[str, int], Evaluation], folder: Path) -> None:
     """`scores.csv`: a line for each answer of each run, from which every figure of a comparison can be made again."""
-    with atomic_path(folder / SCORES_FILE) as temporary, temporary.open("w", newline="") as stream:
+    with atomic_path(folder / SCORES_FILE) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["method", "seed", "task", "item", "score"])
         for (method, seed), evaluation in evaluations.items():
@@ -54,7 +54,7 @@ def write_scores(evaluations: Mapping[tuple[str, int], Evaluation], folder: Path
 def earlier_mlflow_run(folder: Path) -> str | None:
     """The MLflow run that an interrupted comparison in `folder` has begun."""
     file = folder / RESULTS_FILE
-    return json.loads(file.read_text())["mlflow_run"] if file.is_file() else None
+    return json.loads(file.read_text(encoding="utf-8"))["mlflow_run"] if file.is_file() else None
 
 
 def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> None:

@@ -52,7 +52,7 @@ def read_state(folder: Path, recipe: Mapping[str, Any]) -> RunState:
                 f"{folder} holds files, but no {STATE_FILE} of a comparison's run; choose another output_dir"
             )
         return RunState(recipe)
-    state = RunState(**json.loads(file.read_text()))
+    state = RunState(**json.loads(file.read_text(encoding="utf-8")))
     differing = _differences(state.recipe, recipe)
     if not differing:
         return replace(state, recipe=recipe)
@@ -67,7 +67,7 @@ def read_state(folder: Path, recipe: Mapping[str, Any]) -> RunState:
 def write_state(folder: Path, state: RunState) -> None:
     """Write the file; the folder is made."""
     with atomic_path(folder / STATE_FILE) as temporary:
-        temporary.write_text(json.dumps(asdict(state), indent=1))
+        temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
 
 
 def begin(folder: Path, state: RunState) -> RunState:

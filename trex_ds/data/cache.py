@@ -98,7 +98,7 @@ class Builder:
         if not self._builds:
             while not folder.is_dir():
                 if failure.is_file():
-                    raise PeerError(f"the node's first process failed: {failure.read_text()}")
+                    raise PeerError(f"the node's first process failed: {failure.read_text(encoding='utf-8')}")
                 time.sleep(_POLL_SECONDS)
             return folder
         if folder.is_dir():
@@ -114,6 +114,6 @@ class Builder:
                         make(temporary)
         except Exception as error:
             with atomic_path(failure) as temporary:
-                temporary.write_text(f"{type(error).__name__}: {error}")
+                temporary.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
             raise
         return folder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trex_ds.data.templates import ChatTemplate, Message, shared_start, template_of
-from trex_ds.data.tokenizing import Reading, control_tokens, read_all, read_on, read_text
+from trex_ds.data.tokenizing import Reading, control_tokens, read_all, read_on, read_texts
 from trex_ds.tasks.base import Example
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def encode_prompt(
     template = template_of(tokenizer)
     if example.plain or template is None:
         texts = _without_template(tokenizer, example, system_prompt, escape)
-        return read_text(tokenizer, [texts.prompt], texts.reading)[0]
+        return read_texts(tokenizer, [texts.prompt], texts.reading)[0]
     messages, tools, reading = _conversation(tokenizer, example, system_prompt, escape)
     with _naming_the_task(example, system_prompt):
-        return read_text(tokenizer, [template.prompt(messages[:-1], tools)], reading)[0]
+        return read_texts(tokenizer, [template.prompt(messages[:-1], tools)], reading)[0]
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Encoded:
@@ -154,7 +154,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         ValueError: as `ChatTemplate`.
     """
     template = template_of(tokenizer)
-    ids = read_text(tokenizer, [template.end], "written")[0][-1:] if template is not None and template.end else []
+    ids = read_texts(tokenizer, [template.end], "written")[0][-1:] if template is not None and template.end else []
     return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *ids) if i is not None))
 
 

@@ -87,7 +87,7 @@ def write_examples(
                 f"task {name!r}: all {count['too_long']} training examples are longer than data.max_length "
                 f"{data.max_length}; raise max_length or remove the task"
             )
-    (folder / _COUNTS).write_text(json.dumps(counts))
+    (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def open_store(folders: Sequence[Path], sources: Sequence[str]) -> Store:
     counts: dict[str, dict[str, int]] = {}
     entry: dict[str, int] = {}
     for number, folder in enumerate(folders):
-        for name, count in json.loads((folder / _COUNTS).read_text()).items():
+        for name, count in json.loads((folder / _COUNTS).read_text(encoding="utf-8")).items():
             if name == "mean":
                 raise ValueError(
                     f"a task of {sources[number]} is named 'mean', as the mean over tasks is; give it another name"

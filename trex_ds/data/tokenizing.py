@@ -32,12 +32,12 @@ def read_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, Read
     found: list[list[int]] = [[] for _ in texts]
     for reading in dict.fromkeys(reading for _, reading in texts):
         places = [i for i, (_, wanted) in enumerate(texts) if wanted == reading]
-        for place, ids in zip(places, read_text(tokenizer, [texts[i][0] for i in places], reading), strict=True):
+        for place, ids in zip(places, read_texts(tokenizer, [texts[i][0] for i in places], reading), strict=True):
             found[place] = ids
     return found
 
 
-def read_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], reading: Reading) -> list[list[int]]:
+def read_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], reading: Reading) -> list[list[int]]:
     """The ids of each text, without an end of sequence that the tokenizer adds: more is to come."""
     alone = reading in ("alone", "alone, escaped")
     *found, letter = _ids(tokenizer, [*texts, "a"], reading, special=alone)

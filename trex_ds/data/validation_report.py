@@ -75,7 +75,8 @@ def save_validation(validation: Validation, path: Path) -> None:
     ]
     with atomic_path(path) as temporary:
         temporary.write_text(
-            json.dumps({"tasks": tasks} | {"problems": validation.problems, "warnings": validation.warnings}, indent=1)
+            json.dumps({"tasks": tasks} | {"problems": validation.problems, "warnings": validation.warnings}, indent=1),
+            encoding="utf-8",
         )
 
 

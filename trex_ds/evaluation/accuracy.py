@@ -105,12 +105,12 @@ class Evaluation:
             "items": [asdict(item) for item in self.items],
         }
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         """Read what `save` wrote."""
-        return cls([Item(**item) for item in json.loads(Path(path).read_text())["items"]])
+        return cls([Item(**item) for item in json.loads(Path(path).read_text(encoding="utf-8"))["items"]])
 
     def _scores(self) -> dict[str, list[float]]:
         scores: dict[str, list[float]] = {}

@@ -24,7 +24,7 @@ _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not t
 def adapter_files(folder: Path) -> tuple[str, ...]:
     """What the `adapter/` folder of a training run must hold; the centroids or tasks that the adapter names too."""
     file = folder / LORA_FILES[0]
-    config = json.loads(file.read_text()) if file.is_file() else None
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     found = [*LORA_FILES, "recipe.yaml"]
     if config is None or config.get("centroids_fingerprint") is not None:
         found.insert(2, "centroids.safetensors")
@@ -141,7 +141,9 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
         missing = _missing("--lora", arguments.lora, LORA_FILES)
         found += missing
         if not missing:
-            kind = json.loads((Path(arguments.lora) / "adapter_config.json").read_text()).get("peft_type")
+            kind = json.loads((Path(arguments.lora) / "adapter_config.json").read_text(encoding="utf-8")).get(
+                "peft_type"
+            )
             if kind == "TREX":
                 found.append(f"--lora: {arguments.lora} holds a T-REX adapter; give it as --adapter, without --model")
             if kind == _BY_TASK:

@@ -181,7 +181,7 @@ def _write(arguments: BenchmarkArguments, rows: list[Row], results: Results, bas
             continue
         for task, samples in found.pop("samples").items():
             with atomic_path(arguments.output / f"samples{suffix}" / f"{task}.jsonl") as temporary:
-                temporary.write_text("".join(_json(sample) + "\n" for sample in samples))
+                temporary.write_text("".join(_json(sample) + "\n" for sample in samples), encoding="utf-8")
         _save(arguments.output / f"results{suffix}.json", found)
     table = {
         "rows": [asdict(row) for row in rows],
@@ -193,7 +193,7 @@ def _write(arguments: BenchmarkArguments, rows: list[Row], results: Results, bas
 
 def _save(path: Path, content: Any) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(_json(content, indent=1) + "\n")
+        temporary.write_text(_json(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _json(content: Any, **settings: Any) -> str:

@@ -75,7 +75,7 @@ def _load_buffers(model: nn.Module, read: Callable[..., Tensor]) -> None:
 
 def weights_problem(folder: Path) -> str | None:
     """Why a saved model cannot be loaded in 4 bits, and what to do instead; None if nothing is seen to be wrong."""
-    quantized = json.loads((folder / "config.json").read_text()).get("quantization_config")
+    quantized = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
     if quantized:
         method = quantized.get("quant_method", "unknown method")
         return f"the weights in {str(folder)!r} are quantised already ({method}); name the original model"
@@ -120,7 +120,9 @@ def _files_of(folder: Path, model: Any) -> dict[str, Path]:
 
     index = folder / _INDEX
     if index.is_file():
-        found = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        found = {
+            name: folder / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+        }
     else:
         with safe_open(folder / _SINGLE, framework="pt") as tensors:
             found = dict.fromkeys(tensors.keys(), folder / _SINGLE)

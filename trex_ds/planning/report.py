@@ -66,7 +66,9 @@ def _overrides(candidate: Candidate) -> str:
 def save_plan(made: dict[str, Any], path: Path) -> None:
     """Write a plan with date and versions."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({**made, "environment": describe_environment()}, indent=1) + "\n")
+        temporary.write_text(
+            json.dumps({**made, "environment": describe_environment()}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def print_plan(made: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def read_settings(file: str, model: Any) -> ZeroSettings:
     Raises:
         ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
     """
-    config = json.loads(Path(file).read_text())
+    config = json.loads(Path(file).read_text(encoding="utf-8"))
     zero = dict(config.get("zero_optimization", {}))
     width = model.config.get_text_config().hidden_size
     automatic = {

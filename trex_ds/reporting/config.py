@@ -148,7 +148,7 @@ def _comparison_problem(file: Path) -> str | None:
     if not file.is_file():
         return f"no file {str(file)!r} (relative to {Path.cwd()})"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:  # no JSON, or no text at all
         content = None
     if not isinstance(content, dict) or not {"recipe", "methods", "reference", "pairs"} <= content.keys():

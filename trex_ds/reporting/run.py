@@ -78,7 +78,9 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     routing = on_rank_zero(lambda: _specialisation(recipe, prepared))
     found = on_rank_zero(approximation.measure)
     throughput = _throughput(recipe, methods, prepared)
-    comparison = on_rank_zero(lambda: json.loads(Path(recipe.comparison).read_text()) if recipe.comparison else None)
+    comparison = on_rank_zero(
+        lambda: json.loads(Path(recipe.comparison).read_text(encoding="utf-8")) if recipe.comparison else None
+    )
     judged, claimed = (recipe.model.name, _CLAIMED_MODEL), [recipe.lora_of_pairs, "molora_8x4"]
     verdicts = [
         *(v for model in judged if model in counts for v in claims.parameters(model, counts[model], claimed)),

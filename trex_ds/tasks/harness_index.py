@@ -30,11 +30,11 @@ def folders() -> dict[str, str]:
     """
     # Without a cache folder, or one that can be read or written, every process reads those files: slow, not wrong.
     with suppress(OSError, ValueError):
-        return json.loads(_index_file().read_text())
+        return json.loads(_index_file().read_text(encoding="utf-8"))
     index = _index(_root())
     found = {name: str(_folder_of(name, index).relative_to(_root())) for name in index}
     with suppress(OSError, ValueError), atomic_path(_index_file()) as temporary:
-        temporary.write_text(json.dumps(found))
+        temporary.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 

@@ -31,7 +31,7 @@ def git_commit() -> str:
         return f"trex_ds {__version__}"
 
 
-_QUIET: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30}
+_QUIET: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": 30}
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:

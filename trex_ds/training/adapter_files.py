@@ -95,7 +95,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """The resolved recipe as `folder`/recipe.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / RECIPE_FILE) as temporary:
-        temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+        temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def write_tasks(tasks: Sequence[str], folder: Path) -> None:
@@ -105,14 +105,14 @@ def write_tasks(tasks: Sequence[str], folder: Path) -> None:
         ValueError: if an earlier job of the folder, which this one goes on from, numbered others.
     """
     file = folder / TASKS_FILE
-    before = json.loads(file.read_text()) if file.is_file() else None
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if before is not None and before != list(tasks) and any(folder.glob("checkpoint-*")):
         raise ValueError(
             f"tasks: {file} numbers {before}, which the adapter was trained with so far, but the recipe has "
             f"{list(tasks)}; use the same tasks, or start again in another output_dir"
         )
     with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(list(tasks)))
+        temporary.write_text(json.dumps(list(tasks)), encoding="utf-8")
 
 
 def write_identity(recipe: Recipe, folder: Path) -> None:

@@ -112,7 +112,7 @@ class Measurements:
         resumed = self._recipe.training.resume
         return on_rank_zero(
             lambda: (
-                json.loads(file.read_text())
+                json.loads(file.read_text(encoding="utf-8"))
                 if resumed and file.is_file()
                 else {"mean": -math.inf, "step": None, "last_step": None}
             )
@@ -120,4 +120,4 @@ class Measurements:
 
     def _write_best(self) -> None:
         with atomic_path(self._output / _BEST_FILE) as temporary:
-            temporary.write_text(json.dumps(self._best))
+            temporary.write_text(json.dumps(self._best), encoding="utf-8")

@@ -64,7 +64,9 @@ class MemoryRecord:
     def _save(self) -> None:
         content = {moment: [asdict(held) for held in ranks] for moment, ranks in self._moments.items()}
         with atomic_path(self._folder / MEMORY_FILE) as temporary:
-            temporary.write_text(json.dumps(content | {"environment": describe_environment()}, indent=1))
+            temporary.write_text(
+                json.dumps(content | {"environment": describe_environment()}, indent=1), encoding="utf-8"
+            )
 
 
 def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:

@@ -110,7 +110,7 @@ def _write(file: Path) -> str | None:
     """Write `file`; what prevents it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("written by the preflight of trex_ds, and to be deleted by it")
+        file.write_text("written by the preflight of trex_ds, and to be deleted by it", encoding="utf-8")
     except OSError as error:
         return f"output_dir: {file.parent} cannot be written to: {error}; name another folder, or allow it"
     return None

@@ -204,7 +204,7 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
     """Where an entry's examples are kept; changes with all that they depend on."""
     config = to_dict(replace(entry, weight=1.0))
     remembered = known / content_key([config, recipe.data.mirror])
-    before = remembered.read_text() if remembered.is_file() else None
+    before = remembered.read_text(encoding="utf-8") if remembered.is_file() else None
     try:
         if missing := recipe.data.mirror_problem():
             raise ValueError(missing)  # the hub is no substitute for it
@@ -218,7 +218,7 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
         if found != before:
             # A cache that cannot be written to may have all the same what is asked for.
             with suppress(OSError), atomic_path(remembered) as temporary:
-                temporary.write_text(found)
+                temporary.write_text(found, encoding="utf-8")
     data = recipe.data
     parts = [data_store.FORMAT, config, found, tokens, data.system_prompt, data.max_length]
     parts += [data.learn, data.escape_control_tokens]

@@ -72,4 +72,4 @@ def _report(prepared: Prepared, output: Path, cache: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     content = {"stages": [asdict(stage) for stage in prepared.stages], "environment": describe_environment()}
     with atomic_path(output / REPORT_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

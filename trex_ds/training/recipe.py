@@ -68,7 +68,7 @@ class TrainingConfig:
         if not path.is_file():
             return [f"deepspeed: no file {self.deepspeed!r} (relative to {Path.cwd()})"]
         try:
-            config = json.loads(path.read_text())
+            config = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             return [f"deepspeed: {self.deepspeed} is not JSON: line {error.lineno}: {error.msg}"]
         if (config.get("fp16") or {}).get("enabled"):
@@ -128,7 +128,7 @@ class Recipe:
         config: dict[str, Any] = {}
         path = Path(self.training.deepspeed)
         if path.is_file() and not self.training.problems():
-            config = json.loads(path.read_text())
+            config = json.loads(path.read_text(encoding="utf-8"))
             bf16 = (config.get("bf16") or {}).get("enabled", False)
             if bf16 != "auto" and bf16 != (self.model.dtype == "bfloat16"):
                 found.append(

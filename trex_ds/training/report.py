@@ -111,7 +111,7 @@ class Summary:
             "environment": describe_environment(),
         }
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:
