@@ -68,7 +68,9 @@ def evaluation_examples(recipe: CompareRecipe, mirror: str | None) -> Evaluation
 
 
 def recomputed(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, examples: Evaluation) -> Results:
-    methods = [_method(method, recipe, scores) for method in content["methods"]]
+    untrained = content.get("untrained_tasks", [])
+    examples = dataclasses.replace(examples, untrained=frozenset(untrained))
+    methods = [_method(method, recipe, scores, untrained) for method in content["methods"]]
     return Results(
         recipe=content["recipe"],
         reference=content["reference"],
@@ -77,15 +79,17 @@ def recomputed(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, e
         base_tasks=content["base_tasks"],
         best_guess=examples.mean_best_guess(),
         best_guess_tasks=examples.best_guess(),
-        pairs=pairs_of(recipe, {method.name: method for method in methods}, scores),
+        pairs=pairs_of(recipe, {method.name: method for method in methods}, scores, untrained),
         notes=content["notes"],
-        untrained_tasks=content.get("untrained_tasks", []),
+        untrained_tasks=untrained,
     )
 
 
-def _method(content: dict[str, Any], recipe: CompareRecipe, scores: Scores) -> MethodResult:
-    done = any(name == content["name"] for name, _ in scores)
-    accuracy, tasks = bootstrap(stacked(scores, content["name"], recipe.seeds), least=0.0) if done else (None, {})
+def _method(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, untrained: list[str]) -> MethodResult:
+    accuracy, tasks = None, {}
+    if any(name == content["name"] for name, _ in scores):
+        own = stacked(scores, content["name"], recipe.seeds)
+        accuracy, tasks = bootstrap(own, least=0.0, untrained=untrained)
     changed = {
         "runs": [RunResult(**run) for run in content["runs"]],
         "tuning": {float(rate): loss for rate, loss in content["tuning"].items()},

@@ -168,3 +168,16 @@ def test_holm_corrects_and_keeps_the_order():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_tasks_that_were_not_trained_on_are_left_out_of_the_mean():
+    generator = np.random.default_rng(0)
+    values = {name: generator.integers(0, 2, (3, 20)).astype(float) for name in ("a", "b", "unseen")}
+    mean, tasks = bootstrap(values, 0.0, untrained=["unseen"])
+    assert mean.value == pytest.approx((values["a"].mean() + values["b"].mean()) / 2)
+    assert tasks.keys() == values.keys()
+    alone, _ = bootstrap({name: values[name] for name in ("a", "b")}, 0.0)
+    assert mean == alone
+    # An interval of another value, where nothing else is there.
+    only, _ = bootstrap({"unseen": values["unseen"]}, 0.0, untrained=["unseen"])
+    assert only.value == pytest.approx(values["unseen"].mean())

@@ -186,8 +186,11 @@ def test_every_answer_of_every_run_has_its_score(together, folder):
             if row["method"] == method["name"]:
                 scores.setdefault((row["seed"], row["task"]), []).append(float(row["score"]))
         if method["accuracy"] is not None:
-            mean = sum(sum(own) / len(own) for own in scores.values()) / len(scores)
+            trained = [own for (_, task), own in scores.items() if task not in together[0]["untrained_tasks"]]
+            assert 0 < len(trained) < len(scores)
+            mean = sum(sum(own) / len(own) for own in trained) / len(trained)
             assert mean == pytest.approx(method["accuracy"]["value"])
+            assert mean == pytest.approx(sum(run["accuracy"] for run in method["runs"]) / len(method["runs"]))
         else:
             assert not scores
 

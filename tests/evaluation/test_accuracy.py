@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_mean_weighs_tasks_equally():
 
 def test_gain_is_paired_by_item():
     before, after = evaluation(sums=[0.0, 1.0, 0.0, 1.0]), evaluation(sums=[1.0, 1.0, 0.0, 1.0])
-    per_task, mean = after.gain_over(before)
+    per_task, mean, _ = after.gain_over(before)
     assert per_task["sums"].value == mean.value == pytest.approx(0.25)
     assert mean.standard_error == pytest.approx(np.std([1, 0, 0, 0], ddof=1) / 2)
 
@@ -55,6 +56,23 @@ def test_best_guess_is_the_most_frequent_answer_or_choice():
     assert math.isnan(Evaluation([]).mean_best_guess())
 
 
+def test_tasks_that_were_not_trained_on_have_a_mean_of_their_own():
+    scores = {"sums": [1.0, 0.0], "words": [1.0, 1.0], "unseen": [0.0, 0.0], "other": [1.0, 0.0]}
+    after = replace(evaluation(**scores), untrained=frozenset({"unseen", "other"}))
+    before = evaluation(**{task: [0.0, 0.0] for task in scores})
+    assert (after.mean().value, after.mean().n) == (0.75, 4)
+    assert (after.mean(untrained=True).value, after.mean(untrained=True).n) == (0.25, 4)
+    per_task, mean, others = after.gain_over(before)
+    assert (per_task["unseen"].value, mean.value, others.value) == (0.0, 0.75, 0.25)
+    metrics = after.metrics("eval")
+    assert (metrics["eval/mean/accuracy"], metrics["eval/mean_untrained/accuracy"]) == (0.75, 0.25)
+    answers = {"sums": "ab", "words": "cc", "unseen": "dd"}
+    guessed = Evaluation(
+        [Item(task, "", answer, "", 0.0) for task, own in answers.items() for answer in own], frozenset({"unseen"})
+    )
+    assert (guessed.mean_best_guess(), guessed.mean_best_guess(untrained=True)) == (0.75, 1.0)
+
+
 def test_metric_names():
     metrics = evaluation(sums=[1.0, 0.0], words=[1.0, 1.0]).metrics("held_out")
     assert metrics["held_out/sums/accuracy"] == 0.5
@@ -64,6 +82,6 @@ def test_metric_names():
 
 
 def test_save_and_load(tmp_path):
-    measured = evaluation(sums=[1.0, 0.0], wörter=[1.0])
+    measured = replace(evaluation(sums=[1.0, 0.0], wörter=[1.0]), untrained=frozenset({"sums"}))
     measured.save(tmp_path / "evaluation.json")
     assert Evaluation.load(tmp_path / "evaluation.json") == measured

@@ -52,8 +52,8 @@ def evaluate(folder: Path, output: str, *options: str) -> None:
     """Through the job, as launch/eval.py runs it."""
     from trex_ds.evaluation.benchmarks import run
 
-    given = ["--tasks", TASKS, "--mirror", str(folder / "mirror"), "--output", str(folder / output), *options]
-    run(parse(given, ""))
+    given = ["--mirror", str(folder / "mirror"), "--output", str(folder / output), *options]
+    run(parse(given if "--tasks" in options else [*given, "--tasks", TASKS], ""))
 
 
 def table(folder: Path, output: str) -> dict:
@@ -94,6 +94,83 @@ def test_lora_and_bare_model(folder, tmp_path):
     assert not (folder / "bare_out" / "results_base.json").exists()
     results = json.loads((folder / "bare_out" / "results.json").read_text())
     assert results["n-shot"]["boolq"] == 1
+
+
+def evaluate_with_a_fault(folder: Path, output: str, place: str, nth_call: int, *options: str) -> None:
+    """As `evaluate`, but the n-th call of lm-eval or of the table fails."""
+    from trex_ds.evaluation import benchmarks
+
+    owner, name = {"lm_eval": (benchmarks.lm_eval, "simple_evaluate"), "table": (benchmarks, "rows_of")}[place]
+    original, calls = getattr(owner, name), []
+
+    def failing(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == nth_call:
+            raise TypeError("no such filter")
+        return original(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, failing)
+        evaluate(folder, output, *options)
+
+
+def test_what_was_evaluated_is_kept_when_the_table_fails(folder, tmp_path):
+    output = folder / "no_table"
+    options = ("--model", str(folder / "model"), "--dtype", "float32", "--lora", str(folder / "lora"))
+    message = f"RuntimeError: no table could be made .TypeError: no such filter., but all .* are in {output}"
+    with pytest.raises(AssertionError, match=message):
+        run_ranks(1, tmp_path, evaluate_with_a_fault, folder, "no_table", "table", 1, *options)
+    for suffix in ("", "_base"):
+        results = json.loads((output / f"results{suffix}.json").read_text())["results"]
+        for task in TASKS.split(","):
+            items = [
+                json.loads(line) for line in (output / f"samples{suffix}" / f"{task}.jsonl").read_text().splitlines()
+            ]
+            assert sum(item["acc"] for item in items) / len(items) == pytest.approx(results[task]["acc,none"])
+    assert not (output / "table.json").exists()
+
+
+def test_tasks_that_were_done_are_kept_when_a_later_one_fails(folder, tmp_path):
+    output = folder / "interrupted"
+    (output / "samples_base").mkdir(parents=True)
+    for old in ("table.json", "results_base.json", "samples_base/old.jsonl"):
+        (output / old).write_text("of another evaluation")
+    options = ("--model", str(folder / "model"), "--dtype", "float32")
+    with pytest.raises(AssertionError, match="TypeError: no such filter"):
+        run_ranks(2, tmp_path, evaluate_with_a_fault, folder, "interrupted", "lm_eval", 3, *options)
+    assert {file.name for file in output.rglob("*.json*")} == {"results.json", "boolq.jsonl", "winogrande.jsonl"}
+    results = json.loads((output / "results.json").read_text())
+    assert set(results["results"]) == set(results["n-samples"]) == {"boolq", "winogrande"}
+
+
+def test_tasks_that_were_not_trained_on_are_marked_and_have_their_own_mean(folder, tmp_path, capfd):
+    adapter = shutil.copytree(folder / "adapter", tmp_path / "adapter")
+    recipe = yaml.safe_load((adapter / "recipe.yaml").read_text())
+    entries = [
+        {"source": "lm_eval:boolq"},
+        {"source": "lm_eval:copa", "train_examples": 0},
+        {"source": "lm_eval:winogrande", "train_examples": 5},
+        {"source": "gym:chain_sum"},
+    ]
+    (adapter / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"tasks": entries}))
+    names = "boolq,copa,winogrande,commonsense_qa"
+    run_ranks(1, tmp_path, evaluate, folder, "marked", "--adapter", str(adapter), "--tasks", names)
+    found = table(folder, "marked")
+    rows = {row["task"]: row for row in found["rows"]}
+    assert {name: row["trained"] for name, row in rows.items()} == {
+        **{"boolq": 1.0, "winogrande": 1.0},
+        **{"copa": 0.0, "commonsense_qa": 0.0},
+    }
+    own, others = found["means"]
+    for mean, names in ((own, ("boolq", "winogrande")), (others, ("copa", "commonsense_qa"))):
+        for field in ("value", "base"):
+            assert mean[field] == pytest.approx(sum(rows[name][field] for name in names) / 2)
+        assert mean["n"] == sum(rows[name]["n"] for name in names)
+        assert mean["difference"]["value"] == pytest.approx(mean["value"] - mean["base"])
+    printed = capfd.readouterr().out
+    assert "copa (not trained on)" in printed
+    assert "mean (not trained on)" in printed
+    assert "boolq (not" not in printed
 
 
 def test_all_that_is_wrong_is_said_at_once(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,13 @@ class Interval:
 
 
 def bootstrap(
-    values: Mapping[str, np.ndarray], least: float, resamples: int = RESAMPLES, seed: int = 0
+    values: Mapping[str, np.ndarray],
+    least: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    untrained: Collection[str] = (),
 ) -> tuple[Interval, dict[str, Interval]]:
-    """The unweighted mean over tasks, and each task's mean, with bootstrap intervals.
+    """The unweighted mean over the trained tasks, and each task's mean, with bootstrap intervals.
 
     Each resample draws seeds (runs) with replacement, the same for all tasks, and within each task items with
     replacement, the same for all seeds. For the difference of two methods give the differences of their scores,
@@ -45,6 +49,7 @@ def bootstrap(
         least: what a value can be at least, 0 for scores and -1 for differences; no interval goes beyond, or above 1.
         resamples: how many.
         seed: of the draws.
+        untrained: tasks that the mean leaves out, unless there are no others.
 
     Raises:
         ValueError: no tasks, no items, or tasks with different numbers of seeds.
@@ -56,6 +61,7 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     tasks: dict[str, Interval] = {}
+    counted = {name: array for name, array in values.items() if name not in untrained} or values
     total = np.zeros(resamples)
     for name, array in values.items():
         items = array.shape[1]
@@ -63,9 +69,10 @@ def bootstrap(
         drawn_items = generator.multinomial(items, sizes / items, size=resamples) / items
         means = ((drawn_seeds @ kinds) * drawn_items).sum(axis=1)
         tasks[name] = _interval(float(array.mean()), means, _Spread.of([array]), least)
-        total += means / len(values)
-    value = float(np.mean([task.value for task in tasks.values()]))
-    return _interval(value, total, _Spread.of(list(values.values())), least), tasks
+        if name in counted:
+            total += means / len(counted)
+    value = float(np.mean([tasks[name].value for name in counted]))
+    return _interval(value, total, _Spread.of(list(counted.values())), least), tasks
 
 
 @dataclass(frozen=True)

@@ -103,14 +103,15 @@ def _tables(results: Results, tasks: Sequence[str]) -> list[tuple[str, list[str]
         seeds = str(sum(run.status == "finished" for run in method.runs))
         values = [_interval(method.tasks[task]) for task in tasks]
         accuracy.append([method.name, seeds, *values, _interval(method.accuracy)])
+    heads = [f"{task} (not trained on)" if task in results.untrained_tasks else task for task in tasks]
     tables = [("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods])]
     if rates := sorted({rate for method in results.methods for rate in method.tuning}):
         head = ["method", *(f"{rate:g}" for rate in rates)]
         rows = [[method.name, *(_loss(method, rate) for rate in rates)] for method in results.methods if method.tuning]
         tables.append(("Loss on left-out examples by learning rate, * chosen", head, rows))
-    tables.append(("Accuracy in %, with 95% intervals", ["method", "seeds", *tasks, "mean"], accuracy))
+    tables.append(("Accuracy in %, with 95% intervals", ["method", "seeds", *heads, "mean"], accuracy))
     if results.pairs:
-        head = ["method", "against", "seeds", *tasks, "mean", "p (Holm)", "parameters", "step time", "peak memory"]
+        head = ["method", "against", "seeds", *heads, "mean", "p (Holm)", "parameters", "step time", "peak memory"]
         rows = [_pair_row(pair, tasks) for pair in results.pairs]
         tables.append(("Differences in points, paired, with 95% intervals; ratios of cost", head, rows))
     return tables

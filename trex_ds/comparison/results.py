@@ -34,7 +34,7 @@ class RunResult:
     result: Mapping[str, Any]
     """As in the run's own file; of a finished run."""
     accuracy: float | None
-    """Mean over tasks."""
+    """Mean over the trained tasks."""
     tasks: Mapping[str, float]
 
 
@@ -73,7 +73,7 @@ class Pair:
     baseline: str
     seeds: list[int]
     difference: Interval
-    """Of the mean accuracies over tasks."""
+    """Of the mean accuracies over the trained tasks."""
     tasks: Mapping[str, Interval]
     p_corrected: float
     """Holm's, over all pairs of the comparison."""
@@ -99,7 +99,7 @@ class Results:
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures must know."""
     untrained_tasks: list[str] = field(default_factory=list)
-    """Those that no run has training examples of."""
+    """Those that no run has training examples of; means leave them out."""
 
     @property
     def failed(self) -> bool:
@@ -155,11 +155,17 @@ def results_of(
     output = Path(recipe.output_dir)
     evaluations = evaluations_of(runs, states)
     scores = _scores(evaluations)
+    first, result = next(iter(finished_runs(runs, states)), (None, {}))
+    base = Evaluation.load(first.folder / "evaluation_base.json") if first else None
+    untrained = result.get("untrained_tasks", [])
     found = []
     for name, adapter in methods.items():
         own = [_run_result(run, states[run.folder], evaluations, output) for run in runs if run.method == name]
         done = [run.result for run in own if run.status == "finished"]
-        accuracy, tasks = bootstrap(stacked(scores, name, recipe.seeds), least=0.0) if done else (None, {})
+        accuracy: Interval | None = None
+        tasks: dict[str, Interval] = {}
+        if done:
+            accuracy, tasks = bootstrap(stacked(scores, name, recipe.seeds), least=0.0, untrained=untrained)
         choice = choices.get(name)
         found.append(
             MethodResult(
@@ -176,8 +182,6 @@ def results_of(
                 peak_bytes=max(result["peak_bytes"] for result in done) if done else None,
             )
         )
-    first, result = next(iter(finished_runs(runs, states)), (None, {}))
-    base = Evaluation.load(first.folder / "evaluation_base.json") if first else None
     return Results(
         recipe=without_places(to_dict(recipe)),
         reference=recipe.reference_method,
@@ -186,9 +190,9 @@ def results_of(
         base_tasks={task: accuracy.value for task, accuracy in base.per_task().items()} if base else {},
         best_guess=base.mean_best_guess() if base else None,
         best_guess_tasks=base.best_guess() if base else {},
-        pairs=pairs_of(recipe, {method.name: method for method in found}, scores),
+        pairs=pairs_of(recipe, {method.name: method for method in found}, scores, untrained),
         notes=_notes(recipe, choices, found),
-        untrained_tasks=result.get("untrained_tasks", []),
+        untrained_tasks=untrained,
     )
 
 
@@ -231,7 +235,9 @@ def stacked(scores: Scores, method: str, seeds: Sequence[int]) -> dict[str, np.n
     return {task: np.stack([one[task] for one in own]) for task in own[0]}
 
 
-def pairs_of(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: Scores) -> list[Pair]:
+def pairs_of(
+    recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores: Scores, untrained: Sequence[str]
+) -> list[Pair]:
     """Each method but the baselines against each baseline; the reference against each other one, even if it is one."""
     baselines = [EQUAL_LORA, *(name for name in recipe.baselines if name != EQUAL_LORA)]
     compared = [name for name in recipe.methods if name not in baselines or name == recipe.reference_method]
@@ -241,7 +247,8 @@ def pairs_of(recipe: CompareRecipe, methods: Mapping[str, MethodResult], scores:
         if name == baseline or not seeds:
             continue
         mine, theirs = stacked(scores, name, seeds), stacked(scores, baseline, seeds)
-        difference, tasks = bootstrap({task: mine[task] - theirs[task] for task in mine}, least=-1.0)
+        differences = {task: mine[task] - theirs[task] for task in mine}
+        difference, tasks = bootstrap(differences, least=-1.0, untrained=untrained)
         a, b = methods[name], methods[baseline]
         ratios = [
             getattr(a, what) / getattr(b, what) for what in ("trainable_parameters", "step_seconds", "peak_bytes")

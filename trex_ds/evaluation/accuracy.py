@@ -40,17 +40,22 @@ class Evaluation:
     """Every item of an evaluation, in the order of the tasks' examples."""
 
     items: Sequence[Item]
+    untrained: frozenset[str] = frozenset()
+    """Tasks that nothing was trained on; no mean counts them unless it says so."""
 
     def per_task(self) -> dict[str, Estimate]:
         """Accuracy of each task."""
         return {task: estimate(scores) for task, scores in self._scores().items()}
 
-    def mean(self) -> Estimate:
-        """Unweighted mean of the tasks' accuracies; n is the number of items; nan of none."""
-        return _mean_over_tasks(self.per_task())
+    def mean(self, untrained: bool = False) -> Estimate:
+        """Unweighted mean of the trained tasks' accuracies, or of the others'; n counts items; nan of none."""
+        return self._mean(self.per_task(), untrained)
 
-    def gain_over(self, other: Evaluation) -> tuple[dict[str, Estimate], Estimate]:
-        """Difference to `other` on the same items, per task and mean, with paired standard errors.
+    def gain_over(self, other: Evaluation) -> tuple[dict[str, Estimate], Estimate, Estimate]:
+        """Difference to `other` on the same items, with paired standard errors.
+
+        Returns:
+            That of each task, the mean of the trained tasks', and the mean of the others'.
 
         Raises:
             ValueError: if the two evaluations have different items.
@@ -61,7 +66,7 @@ class Evaluation:
         for mine, theirs in zip(self.items, other.items, strict=True):
             differences.setdefault(mine.task, []).append(mine.score - theirs.score)
         per_task = {task: estimate(values) for task, values in differences.items()}
-        return per_task, _mean_over_tasks(per_task)
+        return per_task, self._mean(per_task, False), self._mean(per_task, True)
 
     def best_guess(self) -> dict[str, float]:
         """Accuracy of each task for who gives one answer to all of it, the best such answer (or choice, by position).
@@ -82,14 +87,16 @@ class Evaluation:
             for task, given in answers.items()
         }
 
-    def mean_best_guess(self) -> float:
-        """Unweighted mean of the tasks' best guesses; nan of none."""
-        guesses = self.best_guess().values()
+    def mean_best_guess(self, untrained: bool = False) -> float:
+        """Unweighted mean of the trained tasks' best guesses, or of the others'; nan of none."""
+        guesses = [guess for task, guess in self.best_guess().items() if (task in self.untrained) == untrained]
         return math.fsum(guesses) / len(guesses) if guesses else math.nan
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """`<prefix>/<task>/accuracy`, its standard error and n, and the same of the mean."""
+        """`<prefix>/<task>/accuracy`, its standard error and n, and the same of the means."""
         named = {**self.per_task(), "mean": self.mean()}
+        if self.untrained:
+            named["mean_untrained"] = self.mean(untrained=True)
         found: dict[str, float] = {}
         for name, result in named.items():
             found[f"{prefix}/{name}/accuracy"] = result.value
@@ -101,6 +108,8 @@ class Evaluation:
         """Write summary and items as JSON."""
         content = {
             "mean": asdict(self.mean()),
+            **({"mean_untrained": asdict(self.mean(untrained=True))} if self.untrained else {}),
+            "untrained": sorted(self.untrained),
             "tasks": {task: asdict(result) for task, result in self.per_task().items()},
             "items": [asdict(item) for item in self.items],
         }
@@ -110,7 +119,11 @@ class Evaluation:
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         """Read what `save` wrote."""
-        return cls([Item(**item) for item in json.loads(Path(path).read_text(encoding="utf-8"))["items"]])
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return cls([Item(**item) for item in content["items"]], frozenset(content.get("untrained", ())))
+
+    def _mean(self, tasks: Mapping[str, Estimate], untrained: bool) -> Estimate:
+        return mean_over_tasks([result for task, result in tasks.items() if (task in self.untrained) == untrained])
 
     def _scores(self) -> dict[str, list[float]]:
         scores: dict[str, list[float]] = {}
@@ -129,10 +142,11 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(n, mean, math.sqrt(variance / n))
 
 
-def _mean_over_tasks(tasks: Mapping[str, Estimate]) -> Estimate:
+def mean_over_tasks(tasks: Sequence[Estimate]) -> Estimate:
+    """Unweighted mean of independent estimates; n is the number of items; nan of none."""
     count = len(tasks)
     if not count:
         return Estimate(0, math.nan, math.nan)
-    value = math.fsum(t.value for t in tasks.values()) / count
-    error = math.sqrt(math.fsum(t.standard_error**2 for t in tasks.values())) / count
-    return Estimate(sum(t.n for t in tasks.values()), value, error)
+    value = math.fsum(task.value for task in tasks) / count
+    error = math.sqrt(math.fsum(task.standard_error**2 for task in tasks)) / count
+    return Estimate(sum(task.n for task in tasks), value, error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,17 @@ from lm_eval.utils import handle_non_serializable
 
 from trex_ds.adapters.loading import load_adapted
 from trex_ds.config import ConfigError
-from trex_ds.console import console
-from trex_ds.distributed import rank
+from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
-from trex_ds.evaluation.accuracy import Estimate, estimate
 from trex_ds.evaluation.benchmark_arguments import BenchmarkArguments
+from trex_ds.evaluation.benchmark_table import Results, Row, means_of, print_table, rows_of, trained_tasks
 from trex_ds.evaluation.context_scores import EmbeddedScores
-from trex_ds.evaluation.harness import main_metric
 from trex_ds.evaluation.harness_model import ContextScores, TRexLM
 from trex_ds.files import atomic_path
 from trex_ds.modeling import load_base_model, load_tokenizer
 from trex_ds.tasks.harness_index import manager, quiet
 from trex_ds.tasks.harness_loading import Loaded, load_tasks
+from trex_ds.tasks.harness_scoring import rehearse
 from trex_ds.training.launching import naming_the_rank, start_distributed
 
 TIMEOUT_MINUTES = 2.0
@@ -33,58 +34,69 @@ TIMEOUT_MINUTES = 2.0
 EMBEDDING_BATCH = 32
 
 _BOOTSTRAP = 1000  # draws, for the errors of metrics that are no mean
-Results = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a task, group or tag as it was asked for."""
-
-    task: str
-    n: int
-    metric: str
-    value: float
-    standard_error: float | None
-    base: float | None = None
-    difference: Estimate | None = None
-    """To the base model, paired by item; None where a metric has no value for each item."""
 
 
 def run(arguments: BenchmarkArguments) -> list[Row] | None:
     """Evaluate, print the table and write the results; every rank calls it.
 
-    Writes to `arguments.output`: `table.json`; lm-eval's own results, as `results.json` and
-    `results_base.json`; and every item, as `samples/TASK.jsonl` and `samples_base/TASK.jsonl`.
+    Writes to `arguments.output`, where it takes the place of an earlier evaluation: lm-eval's own results, as
+    `results.json` and `results_base.json`, and every item, as `samples/TASK.jsonl` and `samples_base/TASK.jsonl`, of
+    each task as soon as it is evaluated; then `table.json`.
 
     Returns:
         The table, on rank 0.
 
     Raises:
-        ConfigError: tasks or their data cannot be loaded, or the tokenizer lacks what was asked for.
+        ConfigError: tasks or their data cannot be loaded or scored, or the tokenizer lacks what was asked for.
+        RuntimeError: no table could be made of the results, which are kept.
     """
     device = start_distributed(TIMEOUT_MINUTES)
     with naming_the_rank():
         try:
             loaded = load_tasks(arguments.tasks, arguments.mirror)
+            for task in loaded.tasks.values():
+                rehearse(task)
         except ValueError as error:
             raise ConfigError([f"--tasks: {error}"]) from error
+        if rank() == 0:
+            _say_what_keeps_its_shots(arguments, loaded)
         model, tokenizer, scores = _load(arguments, device)
         if arguments.apply_chat_template and tokenizer.chat_template is None:
             name = tokenizer.name_or_path
             raise ConfigError([f"--apply_chat_template: the tokenizer of {name!r} has no chat template; leave it out"])
         compared = arguments.base and (arguments.adapter or arguments.lora)
-        results = _evaluate(model, tokenizer, scores, arguments, loaded, device)
+        on_rank_zero(lambda: _clear(arguments.output))
+        results = _evaluate(model, tokenizer, scores, arguments, loaded, device, "")
         base = None
         if compared:
             with model.disable_adapter():
-                base = _evaluate(model, tokenizer, None, arguments, loaded, device)
+                base = _evaluate(model, tokenizer, None, arguments, loaded, device, "_base")
         if rank() != 0:
             return None
         assert results is not None
-        rows = [_row(name, loaded, results, base) for name in arguments.tasks]
-        _write(arguments, rows, results, base)
-        _print(rows, arguments.output)
+        try:
+            trained = trained_tasks(arguments.adapter or arguments.lora, loaded)
+            rows = rows_of(arguments.tasks, loaded, results, base, trained)
+            means = means_of(rows)
+            _save_table(arguments, rows, means)
+            print_table(rows, means, arguments.output)
+        except Exception as error:
+            raise RuntimeError(
+                f"no table could be made ({type(error).__name__}: {error}), but all results and items are in "
+                f"{arguments.output}"
+            ) from error
         return rows
+
+
+def _say_what_keeps_its_shots(arguments: BenchmarkArguments, loaded: Loaded) -> None:
+    kept = [name for name, task in loaded.tasks.items() if task.config.num_fewshot == 0]
+    if arguments.num_fewshot and kept:
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        warnings.warn(
+            f"--num_fewshot {arguments.num_fewshot}: has no effect on {', '.join(kept[:3])}{more}, which lm-eval asks "
+            "without examples",
+            stacklevel=2,
+        )
 
 
 def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any, ContextScores | None]:
@@ -115,104 +127,74 @@ def _evaluate(
     arguments: BenchmarkArguments,
     loaded: Loaded,
     device: torch.device,
+    suffix: str,
 ) -> Results | None:
-    """lm-eval's results on the first rank of each machine, None elsewhere; a collective."""
+    """lm-eval's results on the first rank of each machine, None elsewhere; a collective.
+
+    Rank 0 writes what has been found each time that one of the tasks, groups and tags is done.
+    """
     lm = TRexLM(model, tokenizer, scores, batch_size=arguments.batch_size, device=device)
-    asked: list[Any] = []
+    together: Results | None = None
     for name, members in loaded.members.items():
-        asked += [loaded.groups[name]] if name in loaded.groups else [loaded.tasks[member] for member in members]
-    with quiet():
-        results = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=asked,
-            num_fewshot=arguments.num_fewshot,
-            limit=arguments.limit,
-            batch_size=arguments.batch_size,
-            device=str(device),
-            bootstrap_iters=_BOOTSTRAP,
-            apply_chat_template=arguments.apply_chat_template,
-            task_manager=manager(arguments.tasks[0]),  # it has nothing to look up, but would index all tasks
-        )
-    if results is not None:
-        named = arguments.model.name if arguments.model else model.get_base_model().name_or_path
-        results["config"] |= {"model": "trex_ds", "model_args": {"base": named, "adapter": arguments.adapter}}
-        results["config"]["model_args"] |= {"lora": arguments.lora, "intuition": scores is not None}
-    return results
+        with quiet():
+            results = lm_eval.simple_evaluate(
+                model=lm,
+                tasks=[loaded.groups[name]] if name in loaded.groups else [loaded.tasks[one] for one in members],
+                num_fewshot=arguments.num_fewshot,
+                limit=arguments.limit,
+                batch_size=arguments.batch_size,
+                device=str(device),
+                bootstrap_iters=_BOOTSTRAP,
+                apply_chat_template=arguments.apply_chat_template,
+                task_manager=manager(arguments.tasks[0]),  # it has nothing to look up, but would index all tasks
+            )
+        if results is not None:
+            named = arguments.model.name if arguments.model else model.get_base_model().name_or_path
+            results["config"] |= {"model": "trex_ds", "model_args": {"base": named, "adapter": arguments.adapter}}
+            results["config"]["model_args"] |= {"lora": arguments.lora, "intuition": scores is not None}
+            together = results if together is None else _joined(together, results)
+        on_rank_zero(partial(_save, arguments.output, suffix, together or {}, members))
+    return together
 
 
-def _row(name: str, loaded: Loaded, results: Results, base: Results | None) -> Row:
-    members = loaded.members[name]
-    try:
-        values = list(_item_values(members, loaded, results))
-    except ValueError:  # no value for each item, so what lm-eval makes of all of them
-        return _aggregated(name, members, results, base)
-    own = estimate([value for _, value in values])
-    metric = ", ".join(dict.fromkeys(metric for metric, _ in values))
-    if base is None:
-        return Row(name, own.n, metric, own.value, own.standard_error)
-    others = [value for _, value in _item_values(members, loaded, base)]
-    difference = estimate([mine - other for (_, mine), other in zip(values, others, strict=True)])
-    return Row(name, own.n, metric, own.value, own.standard_error, estimate(others).value, difference)
+def _joined(before: Results, results: Results) -> Results:
+    """The results of two evaluations of different tasks as those of one."""
+    return {
+        name: value | results.get(name, {}) if isinstance(value, dict) else value
+        for name, value in {**results, **before}.items()
+    }
 
 
-def _item_values(members: tuple[str, ...], loaded: Loaded, results: Results) -> Iterator[tuple[str, float]]:
-    """Metric and value of every item of the tasks, in order."""
-    for member in members:
-        samples = results["samples"][member]
-        metric, kept = main_metric(loaded.tasks[member], samples, loaded.groups)
-        for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
-            if sample["filter"] == kept:
-                yield metric, float(sample[metric])
+def _clear(output: Path) -> None:
+    """Take away what an earlier evaluation has left, so that no file of it stands beside those of this one."""
+    for pattern in ("table.json", "results.json", "results_base.json", "samples/*.jsonl", "samples_base/*.jsonl"):
+        for file in output.glob(pattern):
+            file.unlink()
 
 
-def _aggregated(name: str, members: tuple[str, ...], results: Results, base: Results | None) -> Row:
-    found = results["results"][name if name in results["results"] else members[0]]
-    key = next(key for key, value in found.items() if "," in key and isinstance(value, float) and "_stderr" not in key)
-    metric, kept = key.split(",", 1)
-    error = found.get(f"{metric}_stderr,{kept}")
-    other = None if base is None else base["results"][found["name"]][key]
-    n = sum(results["n-samples"][member]["effective"] for member in members)
-    return Row(name, n, metric, found[key], error if isinstance(error, float) else None, other)
+def _save(output: Path, suffix: str, results: Results, tasks: Sequence[str]) -> None:
+    """The items of these tasks, and all results so far."""
+    for task in tasks:
+        with atomic_path(output / f"samples{suffix}" / f"{task}.jsonl") as temporary:
+            lines = (_json(sample) + "\n" for sample in results["samples"][task])
+            temporary.write_text("".join(lines), encoding="utf-8")
+    _write(output / f"results{suffix}.json", {name: value for name, value in results.items() if name != "samples"})
 
 
-def _write(arguments: BenchmarkArguments, rows: list[Row], results: Results, base: Results | None) -> None:
-    for suffix, found in {"": results, "_base": base}.items():
-        if found is None:
-            continue
-        for task, samples in found.pop("samples").items():
-            with atomic_path(arguments.output / f"samples{suffix}" / f"{task}.jsonl") as temporary:
-                temporary.write_text("".join(_json(sample) + "\n" for sample in samples), encoding="utf-8")
-        _save(arguments.output / f"results{suffix}.json", found)
+def _save_table(arguments: BenchmarkArguments, rows: Sequence[Row], means: Sequence[Row]) -> None:
     table = {
         "rows": [asdict(row) for row in rows],
+        "means": [asdict(row) for row in means],
         "arguments": asdict(arguments),
         "environment": describe_environment(),
     }
-    _save(arguments.output / "table.json", table)
+    _write(arguments.output / "table.json", table)
 
 
-def _save(path: Path, content: Any) -> None:
+def _write(path: Path, content: Any) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(_json(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _json(content: Any, **settings: Any) -> str:
     return json.dumps(content, default=handle_non_serializable, ensure_ascii=False, **settings)
-
-
-def _print(rows: list[Row], output: Path) -> None:
-    from rich.table import Table
-
-    compared = any(row.base is not None for row in rows)
-    table = Table("task", "n", "metric", "value", *(("base", "difference") if compared else ()))
-    for row in rows:
-        error = "" if row.standard_error is None else f" ± {row.standard_error:.4f}"
-        cells = [row.task, str(row.n), row.metric, f"{row.value:.4f}{error}"]
-        if compared:
-            cells.append("" if row.base is None else f"{row.base:.4f}")
-            found = row.difference
-            cells.append("" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}")
-        table.add_row(*cells)
-    out = console()
-    out.print(table)
-    out.print(f"all of it: {output}")

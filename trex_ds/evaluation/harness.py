@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import lm_eval
@@ -13,8 +12,10 @@ import lm_eval
 from trex_ds.evaluation.harness_model import TRexLM
 from trex_ds.tasks import Example
 from trex_ds.tasks.harness import training_docs
+from trex_ds.tasks.harness_draws import fixed_draws
 from trex_ds.tasks.harness_index import quiet
 from trex_ds.tasks.harness_loading import Loaded
+from trex_ds.tasks.harness_scoring import main_metric
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
     chosen = {name: _with_docs(loaded.tasks[name], [examples[i] for i in own]) for name, own in positions.items()}
     was_training = lm.model.training
     lm.model.eval()
-    with quiet():
+    with quiet(), fixed_draws():  # some scorers guess at random where they find no answer
         results = lm_eval.evaluate(lm=lm, task_dict={"tasks": chosen}, log_samples=True, bootstrap_iters=0)
     lm.model.train(was_training)
     outcomes: dict[int, Outcome] = {}
@@ -69,55 +70,6 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
                 generated = _generated(chosen[name], sample)
                 outcomes[own[sample["doc_id"]]] = Outcome(float(sample[metric]), generated, metric)
     return [outcomes[position] for position in range(len(examples))]
-
-
-def main_metric(task: Any, samples: Sequence[Mapping[str, Any]], groups: Mapping[str, Any]) -> tuple[str, str]:
-    """A task's main metric, and the filter of the answers that it is taken under.
-
-    The metric is the first that the task reports whose value for an item is a number, more being
-    better. The filter is the one that a group of the task is averaged under, else the task's first.
-
-    Args:
-        task: lm-eval's task.
-        samples: its items, as lm-eval logs them.
-        groups: lm-eval's groups by name, of which some may have the task.
-
-    Raises:
-        ValueError: no metric is of that kind, or the main metric leaves [0, 1].
-    """
-    filters = list(dict.fromkeys(sample["filter"] for sample in samples))
-    wanted = [name for group in groups.values() if _has(group, task) for name in _averaged_filters(group)]
-    kept = next((name for name in wanted if name in filters), filters[0])
-    own = [sample for sample in samples if sample["filter"] == kept]
-    better = task.higher_is_better()
-    names = [
-        name
-        for name in own[0]["metrics"]
-        if better.get(name, True) and all(isinstance(sample.get(name), Real) for sample in own)
-    ]
-    if not names:
-        raise ValueError(
-            f"lm_eval:{task.config.task} has no metric with a value for each item (only {own[0]['metrics']}); "
-            "it can be evaluated by launch/eval.py, not while training"
-        )
-    bad = next((sample[names[0]] for sample in own if not 0 <= sample[names[0]] <= 1), None)
-    if bad is not None:
-        raise ValueError(
-            f"lm_eval:{task.config.task}: its metric {names[0]} is {bad} for an item, not in [0, 1], so it is no "
-            "accuracy; it can be evaluated by launch/eval.py, not while training"
-        )
-    return names[0], kept
-
-
-def _has(group: Any, task: Any) -> bool:
-    return any(member.config.task == task.config.task for member in group.get_all_tasks())
-
-
-def _averaged_filters(group: Any) -> list[str]:
-    found = []
-    for metric in group.aggregate_metric_list or ():
-        found += [metric.filter_list] if isinstance(metric.filter_list, str) else list(metric.filter_list)
-    return found
 
 
 def _with_docs(task: Any, examples: Sequence[Example]) -> Any:

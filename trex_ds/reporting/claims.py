@@ -137,7 +137,7 @@ def more_than(interval: Interval, limit: float) -> Outcome:
 def accuracy(
     comparison: Mapping[str, Any] | None, margin: float, model: Mapping[str, Any], adapter: Mapping[str, Any]
 ) -> list[Verdict]:
-    """More accurate than the best LoRA-based method, on all tasks of a comparison and on those that are not trained on.
+    """More accurate than the best LoRA-based method, on the tasks that are trained on and on those that are not.
 
     Args:
         comparison: content of a comparison.json; None: there is none.

@@ -37,6 +37,10 @@ DEPENDS_ON_HASH_SEED = frozenset({"codeio", "isomorphic_strings", "list_function
 # How many times the wanted examples are made at most, in search of distinct prompts.
 _ATTEMPTS = 2
 _SOLVED = 1.0 - 1e-9
+# Examples on which a task's scorer is tried out, and what it must not accept.
+_CHECKED = 8
+_NONSENSE = ("", "zqxv", "I do not know.", "banana seven blue", "[[zqxv]]")
+_SHOWN = 40
 _OWN_FIELDS = {"seed": "seed", "size": "train_examples and evaluation_examples"}
 
 
@@ -64,12 +68,15 @@ class SolvedByOwnScorer:
             raise RuntimeError(
                 f"gym:{self.name} makes another example {index} of seed {seed} than when it was prepared"
             )
-        try:
-            mark = dataset.score_answer(generated.strip(), entry)
-        except Exception as error:  # scorers parse free text, each with its own exceptions
-            logger.debug("%s: the scorer failed on %r: %r", self.name, generated, error)
-            return 0.0
-        return float(mark >= _SOLVED)
+        return float(_solves(dataset, entry, generated))
+
+
+def _solves(dataset: Any, entry: Mapping[str, Any], generated: str) -> bool:
+    try:
+        return bool(dataset.score_answer(generated.strip(), entry) >= _SOLVED)
+    except Exception as error:  # scorers parse free text, each with its own exceptions
+        logger.debug("the scorer of %s failed on %r: %r", type(dataset).__name__, generated, error)
+        return False
 
 
 def problems(name: str, config: TaskConfig) -> list[str]:
@@ -96,7 +103,9 @@ def problems(name: str, config: TaskConfig) -> list[str]:
             found.append(f"options: gym:{name} has no option {option!r}; {hint}")
     if not found:
         try:
-            config_class(**config.options).validate()
+            made = config_class(**config.options)
+            if hasattr(made, "validate"):  # not all have it
+                made.validate()
         except Exception as error:  # mostly AssertionError, and TypeError for wrong types
             found.append(f"options: gym:{name} does not take {config.options}: {error}")
     return found
@@ -125,20 +134,18 @@ def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Sp
     s + i, so those of s and s + 1 are nearly the same.
 
     Raises:
-        ValueError: the task has no single reference answer, or no training example is left.
+        ValueError: the task has no single reference answer, its scorer is of no use, or no training example is left.
     """
     wanted = {
         "evaluation": EVALUATION_EXAMPLES if config.evaluation_examples is None else config.evaluation_examples,
         "train": TRAIN_EXAMPLES if config.train_examples is None else config.train_examples,
     }
-    score = scorer(name, config)
+    _check_scorer(name, config)
     seen: set[int] = set()
     splits: tuple[Split, ...] = ("evaluation", "train")
     for split in splits:
         made = 0
         for example in _draw(name, config, split, wanted[split], seen):
-            if not made and not score(example, example.answer):
-                raise ValueError(f"gym:{name}: its scorer does not accept its own reference answer; take another task")
             made += 1
             yield split, example
         if wanted[split] and not made:
@@ -148,22 +155,49 @@ def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Sp
             )
 
 
+def _check_scorer(name: str, config: TaskConfig) -> None:
+    """Refuse a task whose scorer gives its own reference no full marks, or gives them to what answers nothing.
+
+    Scorers may be tolerant: many accept any right solution, or text around it. But none may accept words that have
+    nothing to do with the question, nor, more often than not, the answers to other questions.
+    """
+    dataset = _create(name, _options(config), stable_hash(config.seed, "check", name), _CHECKED)
+    entries = [dataset[i] for i in range(_CHECKED)]
+    answers = [_answer(name, entry) for entry in entries]
+    for entry, answer in zip(entries, answers, strict=True):
+        if not _solves(dataset, entry, answer):
+            raise ValueError(
+                f"gym:{name}: its scorer does not accept its own reference answer {answer[:_SHOWN]!r}; take another "
+                "task"
+            )
+        for nonsense in _NONSENSE:
+            if nonsense != answer.strip() and _solves(dataset, entry, nonsense):
+                raise ValueError(
+                    f"gym:{name}: its scorer gives {nonsense!r} full marks where the answer is {answer[:_SHOWN]!r}, so "
+                    "its scores mean nothing; take another task"
+                )
+    pairs = [(i, other) for i, own in enumerate(answers) for other in answers if own.strip() != other.strip()]
+    taken = [(i, other) for i, other in pairs if _solves(dataset, entries[i], other)]
+    if len(taken) > len(pairs) / 2:
+        i, other = taken[0]
+        raise ValueError(
+            f"gym:{name}: its scorer gives full marks to {len(taken)} of {len(pairs)} answers to other questions, such "
+            f"as {other[:_SHOWN]!r} where the answer is {answers[i][:_SHOWN]!r}, so its scores mean nothing; take "
+            "another task"
+        )
+
+
 def _draw(name: str, config: TaskConfig, split: Split, wanted: int, seen: set[int]) -> Iterator[Example]:
     """Up to `wanted` examples whose prompts' hashes are not in `seen`, and are then."""
     if not wanted:
         return
     seed, size = stable_hash(config.seed, split, name), _ATTEMPTS * wanted
-    dataset = _create(name, json.dumps(config.options, sort_keys=True), seed, size)
+    dataset = _create(name, _options(config), seed, size)
     drawn = made = 0
     while drawn < wanted and made < size:
         entry = dataset[made]
         made += 1
-        prompt, answer = entry["question"], entry["answer"]
-        if not isinstance(answer, str):
-            raise ValueError(
-                f"gym:{name}: an example has {answer!r} for an answer, so there is nothing to train on; "
-                "take a task with a single reference answer"
-            )
+        prompt, answer = entry["question"], _answer(name, entry)
         if (digest := text_digest(prompt)) not in seen:
             seen.add(digest)
             drawn += 1
@@ -173,6 +207,20 @@ def _draw(name: str, config: TaskConfig, split: Split, wanted: int, seen: set[in
             "gym:%s: only %d %s examples instead of %d: of %d made, the others repeat a prompt",
             *(name, drawn, split, wanted, made),
         )
+
+
+def _answer(name: str, entry: Mapping[str, Any]) -> str:
+    answer = entry["answer"]
+    if not isinstance(answer, str):
+        raise ValueError(
+            f"gym:{name}: an example has {answer!r} for an answer, so there is nothing to train on; "
+            "take a task with a single reference answer"
+        )
+    return answer
+
+
+def _options(config: TaskConfig) -> str:
+    return json.dumps(config.options, sort_keys=True)
 
 
 @cache

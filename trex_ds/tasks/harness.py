@@ -16,6 +16,7 @@ from trex_ds.tasks.base import Example, Split
 from trex_ds.tasks.harness_index import leaf_configs, name_problem
 from trex_ds.tasks.harness_loading import hub_fingerprint, load_tasks, mirror_fingerprint
 from trex_ds.tasks.harness_rendering import render
+from trex_ds.tasks.harness_scoring import REHEARSED, score_reference
 from trex_ds.tasks.seeding import stable_hash
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Sp
 
     Raises:
         ValueError: no training split to train on, an unusable one, a document that cannot be rendered,
-            or a split without any label.
+            a split without any label, or a metric that is no accuracy or does not count what would be learnt.
     """
     loaded = load_tasks([name], mirror)
+    for task in loaded.tasks.values():
+        _check_scoring(task, loaded.groups, is_trained=config.train_examples != 0)
     evaluation = {subtask: (evaluation_split(task), task.eval_docs) for subtask, task in loaded.tasks.items()}
     yield from (
         ("evaluation", example)
@@ -96,6 +99,15 @@ def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Sp
         ("train", example)
         for example in _examples(name, loaded.tasks, "train", train, config.train_examples, config.seed)
     )
+
+
+def _check_scoring(task: Any, groups: dict[str, Any], is_trained: bool) -> None:
+    best = score_reference(task, groups)
+    if is_trained and best == 0:
+        raise ValueError(
+            f"lm_eval:{task.config.task}: its metric gives its own reference answers 0 (of the first {REHEARSED} "
+            "documents), so what is learnt would not count; set train_examples: 0 to evaluate only"
+        )
 
 
 def evaluation_split(task: Any) -> str:

@@ -181,4 +181,8 @@ def _refusal(config: Mapping[str, Any]) -> str | None:
         return "asks about images or sound, which a text model cannot take"
     if config.get("output_type") == "loglikelihood_rolling":
         return "measures the perplexity of whole texts, so it has neither prompts nor answers"
+    generation = config.get("generation_kwargs") or {}
+    temperature = float(generation.get("temperature", 0.0))
+    if generation.get("do_sample", temperature > 0):
+        return f"asks to sample (temperature {temperature:g}), and only greedy decoding gives every rank the same"
     return None

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from trex_ds.files import atomic_path, cache_folder, make_in_cache
+from trex_ds.tasks.harness_draws import alike_each_time, fixed_draws
 from trex_ds.tasks.harness_index import manager, name_problem, quiet
 
 
@@ -51,7 +52,8 @@ def load_tasks(
     groups: dict[str, Any] = {}
     members: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(names):
-        with quiet(), _datasets_from(_Shelf(mirror, copies, only_copies), name):
+        shelf = _Shelf(mirror, copies, only_copies)
+        with quiet(), _datasets_from(shelf, name), alike_each_time(), fixed_draws():
             try:
                 found = manager(name).load([name])
             except _DatasetError:

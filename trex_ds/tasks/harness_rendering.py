@@ -38,9 +38,7 @@ def render(task: Any, doc: Mapping[str, Any], doc_id: int) -> Rendered | None:
     if task.OUTPUT_TYPE == "multiple_choice" and _has_no_label(doc):
         return None
     try:
-        context = task.fewshot_context(doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(doc))
-        made = task.construct_requests(doc=doc, ctx=context, metadata=(task.config.task, doc_id, 1))
-        requests = made if isinstance(made, list) else [made]
+        requests = requests_of(task, doc, doc_id)
         contexts = tuple(dict.fromkeys(request.args[0] for request in requests))
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = task.doc_to_choice(doc)
@@ -62,6 +60,13 @@ def render(task: Any, doc: Mapping[str, Any], doc_id: int) -> Rendered | None:
     if not answer.strip():
         return None
     return Rendered(contexts[0], answer, (), contexts)
+
+
+def requests_of(task: Any, doc: Mapping[str, Any], doc_id: int) -> list[Any]:
+    """The document's own requests to a model, without few-shot examples."""
+    context = task.fewshot_context(doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(doc))
+    made = task.construct_requests(doc=doc, ctx=context, metadata=(task.config.task, doc_id, task.config.repeats))
+    return made if isinstance(made, list) else [made]
 
 
 def _has_no_label(doc: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,9 @@ class Measurements:
     def base(self) -> Evaluation:
         """The base model on all evaluation examples; as it is known, if it is."""
         if self._base is not None:
-            self._record(self._base, 0, "eval", "base")
-            return self._base
+            base = self._marked(self._base)
+            self._record(base, 0, "eval", "base")
+            return base
         return self._measure(self._prepared.questions, 0, "eval", "base", "base model", use_adapter=False)
 
     def held_out(self, step: int) -> None:
@@ -98,9 +100,15 @@ class Measurements:
                 benchmarks=self._benchmarks,
                 context_scores=intuition.of if intuition is not None else None,
             )
+        result = self._marked(result)
         self._record(result, step, prefix, file)
         self.trainer.leave_out(time.perf_counter() - started)
         return result
+
+    def _marked(self, result: Evaluation) -> Evaluation:
+        """It, with the names of the tasks that no row is trained on."""
+        names = {item.task for item in result.items}
+        return replace(result, untrained=frozenset(name for name in names if not self._prepared.mixture.get(name)))
 
     def _record(self, result: Evaluation, step: int, prefix: str, file: str) -> None:
         on_rank_zero(lambda: result.save(self._output / f"evaluation_{file}.json"))

@@ -69,12 +69,13 @@ class Summary:
 
     def save(self, path: Path, seed: int) -> None:
         """Write every figure of the summary with date, hardware, versions and seed, as JSON."""
-        gains, mean_gain = self.adapted.gain_over(self.base)
+        gains, *mean_gains = self.adapted.gain_over(self.base)
         before, after = self.base.per_task(), self.adapted.per_task()
         guesses = self.adapted.best_guess()
         content = {
             "tasks": {
                 task: {
+                    "trained": task not in self.adapted.untrained,
                     "best_guess": guesses[task],
                     "base": asdict(before[task]),
                     "adapted": asdict(after[task]),
@@ -82,11 +83,15 @@ class Summary:
                 }
                 for task in after
             },
-            "mean": {
-                "best_guess": self.adapted.mean_best_guess(),
-                "base": asdict(self.base.mean()),
-                "adapted": asdict(self.adapted.mean()),
-                "difference": asdict(mean_gain),
+            **{
+                name: {
+                    "best_guess": self.adapted.mean_best_guess(untrained),
+                    "base": asdict(self.base.mean(untrained)),
+                    "adapted": asdict(self.adapted.mean(untrained)),
+                    "difference": asdict(mean_gains[untrained]),
+                }
+                for name, untrained in {"mean": False, "mean_untrained": True}.items()
+                if self.adapted.untrained or not untrained
             },
             "examples": [
                 {
@@ -129,20 +134,28 @@ def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:
 
 
 def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
-    """Accuracy in percent, per task and mean: of the best single answer, of both models, and their difference."""
+    """Accuracy in percent, per task and mean: of the best single answer, of both models, and their difference.
+
+    Tasks that were not trained on come after the others, marked, with a mean of their own.
+    """
     table = Table(title="Accuracy in % (± standard error)", title_justify="left")
-    table.add_column("task")
+    table.add_column("task", no_wrap=True)
     for name in ("n", "best guess", "base", "adapted", "difference"):
         table.add_column(name, justify="right")
     before, after = base.per_task(), adapted.per_task()
-    gains, mean_gain = adapted.gain_over(base)
-    for task, guess in adapted.best_guess().items():
-        values = (_percent(before[task]), _percent(after[task]), _percent(gains[task], sign=True))
-        table.add_row(task, str(after[task].n), f"{100 * guess:.1f}", *values)
-    table.add_section()
-    mean = adapted.mean()
-    values = (_percent(base.mean()), _percent(mean), _percent(mean_gain, sign=True))
-    table.add_row("mean", str(mean.n), f"{100 * adapted.mean_best_guess():.1f}", *values)
+    gains, *mean_gains = adapted.gain_over(base)
+    guesses = adapted.best_guess()
+    for untrained, mark in ((False, ""), (True, " (not trained on)")):
+        tasks = [task for task in guesses if (task in adapted.untrained) == untrained]
+        if untrained and not tasks:
+            break
+        for task in tasks:
+            values = (_percent(before[task]), _percent(after[task]), _percent(gains[task], sign=True))
+            table.add_row(f"{task}{mark}", str(after[task].n), f"{100 * guesses[task]:.1f}", *values)
+        table.add_section()
+        mean, guess = adapted.mean(untrained), adapted.mean_best_guess(untrained)
+        values = (_percent(base.mean(untrained)), _percent(mean), _percent(mean_gains[untrained], sign=True))
+        table.add_row(f"mean{mark}", str(mean.n), f"{100 * guess:.1f}", *values, end_section=True)
     return table
 
 
