@@ -76,7 +76,11 @@ def mmlu(count: int, subject: str, start: int) -> Rows:
 
 
 def bbh(count: int) -> Rows:
-    return [{"input": f"Is {i} even?", "target": ["(A)", "(B)"][i % 2]} for i in range(count)]
+    # Filters read options, and word_sorting's the list.
+    return [
+        {"input": f"Is {i} even?\nOptions:\n(A) yes\n(B) no\nList: b a", "target": ["(A)", "(B)"][i % 2]}
+        for i in range(count)
+    ]
 
 
 def write_paper_mirror(mirror: Path) -> Path:

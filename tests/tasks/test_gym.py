@@ -13,6 +13,8 @@ from tests.tasks.reading import Splits, prompts, read
 from trex_ds.tasks import Scorer, TaskConfig, fingerprint, scorer
 from trex_ds.tasks.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
 
+TWO_NUMBERS = {"min_numbers": 2, "max_numbers": 2, "min_value": 1}
+
 
 def load(name: str, train: int = 30, evaluation: int = 10, **settings) -> Splits:
     return read(f"gym:{name}", train_examples=train, evaluation_examples=evaluation, **settings)
@@ -98,9 +100,8 @@ def test_scorer_raising_is_a_wrong_answer():
 
 
 def test_task_with_few_prompts_warns(caplog):
-    # A coin is tossed 1 to 3 times: few different questions.
-    options = {"min_trials": 1, "max_trials": 3}
-    task = load("coin_flip", train=200, evaluation=2, options=options)
+    # Of two numbers up to 9: few different questions.
+    task = load("gcd", train=200, evaluation=2, options=TWO_NUMBERS | {"max_value": 9})
     assert 0 < len(task.train) < 200
     assert len({*prompts(task.train)}) == len(task.train)
     assert not {*prompts(task.train)} & {*prompts(task.evaluation)}
@@ -108,9 +109,8 @@ def test_task_with_few_prompts_warns(caplog):
 
 
 def test_task_whose_prompts_are_all_in_evaluation_is_refused():
-    options = {"min_trials": 1, "max_trials": 1}
-    with pytest.raises(ValueError, match=r"gym:coin_flip: its .* none is left for training; lower"):
-        load("coin_flip", train=20, evaluation=50, options=options)
+    with pytest.raises(ValueError, match=r"gym:gcd: its 4 evaluation examples .* none is left for training; lower"):
+        load("gcd", train=20, evaluation=50, options=TWO_NUMBERS | {"max_value": 2})
 
 
 def test_task_without_a_reference_answer_is_refused():
@@ -122,6 +122,65 @@ def test_scorer_that_refuses_its_own_answers_is_refused(monkeypatch):
     monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", lambda self, answer, entry: 0.5)
     with pytest.raises(ValueError, match="gym:chain_sum: its scorer does not accept its own reference answer"):
         load("chain_sum")
+
+
+def test_scorer_that_gives_anything_full_marks_is_refused():
+    message = (
+        "gym:game_of_life_halting: its scorer gives full marks to 8 of 8 answers that have nothing to do with the "
+        "question, such as 'zqxv' where '(True|False)' is right, so its scores mean nothing; take another task"
+    )
+    with pytest.raises(ValueError, match=message):
+        load("game_of_life_halting", train=0, evaluation=1)
+
+
+def test_scorer_that_gives_one_guess_full_marks_is_refused():
+    # A number that begins as the right one does: all of these begin with 0.
+    with pytest.raises(
+        ValueError, match=r"gym:coin_flip: its scorer .* to 8 of 8 .* such as '0' where '0\.\d+' is right"
+    ):
+        load("coin_flip", train=1, evaluation=0)
+
+
+def test_scorer_that_only_looks_at_the_form_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        DATASETS["chain_sum"][0],
+        "score_answer",
+        lambda self, answer, entry: float(bool(re.fullmatch(r"-?\d+", answer))),
+    )
+    with pytest.raises(ValueError, match=r"gym:chain_sum: its scorer gives full marks to \d+ of \d+ answers that have"):
+        load("chain_sum")
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        lambda answer, right: right.lower() in answer.lower().split(),  # with words around it
+        lambda answer, right: answer == right or (answer, right) == ("0", "0.0"),
+    ],
+)
+def test_tolerant_scorers_are_not_refused(monkeypatch, mark):
+    answers = ["0.0", "0.0", "Yes", "0.0", "3", "4", "0.0", "7", "0.0"] * 9
+
+    dataset = DATASETS["chain_sum"][0]
+    original = dataset.__getitem__
+    monkeypatch.setattr(dataset, "score_answer", lambda self, answer, entry: float(mark(answer, entry["answer"])))
+    monkeypatch.setattr(dataset, "__getitem__", lambda self, i: original(self, i) | {"answer": answers[i % 9]})
+    assert load("chain_sum", train=1, evaluation=1).train
+
+
+@pytest.mark.parametrize("name", ["power_function", "tsumego"])
+def test_tasks_without_a_validate_are_taken(name):
+    assert TaskConfig(f"gym:{name}").problems() == []
+    made = load(name, train=1, evaluation=1)
+    assert all(score_of(name)(example, example.answer) == 1.0 for example in made.train + made.evaluation)
+    (problem,) = TaskConfig(f"gym:{name}", options={"no_such": 1}).problems()
+    assert f"options: gym:{name} has no option 'no_such'; known: " in problem
+
+
+def test_what_scorers_print_is_not_shown(capsys):
+    task = load("tower_of_hanoi", train=1, evaluation=1)
+    assert score_of("tower_of_hanoi")(task.evaluation[0], "Move disk 1 from Peg 9 to Peg 9") == 0.0
+    assert capsys.readouterr().out == ""
 
 
 def test_scorers_that_run_the_generated_text_are_refused():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +44,7 @@ class WithoutData(ConfigurableTask):
 
 
 @pytest.fixture(scope="module")
-def groups() -> Iterator[list[Group]]:
+def groups() -> list[Group]:
     """Every group of lm-eval's registry, with its tasks and groups within, made by lm-eval itself."""
 
     def build_task(self: Any, entry: Any, overrides: dict[str, Any] | None) -> WithoutData:
@@ -58,7 +57,7 @@ def groups() -> Iterator[list[Group]]:
         patch.setattr(_factory.TaskFactory, "_build_task", build_task)
         patch.setattr(_factory, "ConfigurableTask", WithoutData)
         factory = _factory.TaskFactory()
-        yield [factory.build(entry, registry=index) for entry in [*index.values()] if entry.kind.name == "GROUP"]
+        return [factory.build(entry, registry=index) for entry in [*index.values()] if entry.kind.name == "GROUP"]
 
 
 def test_groups_of_every_shape(groups):

@@ -18,7 +18,11 @@ SCORES = {"unseen": ([0, 0], [0, 1]), "sums": ([0, 0], [1, 1]), "words": ([0, 0,
 
 def evaluations(untrained: frozenset[str]) -> tuple[Evaluation, Evaluation]:
     sides = [
-        [Item(task, f"{task} {i}", "a", "b", score) for task, pair in SCORES.items() for i, score in enumerate(pair[side])]
+        [
+            Item(name, f"{name} {i}", "a", "b", score)
+            for name, pair in SCORES.items()
+            for i, score in enumerate(pair[side])
+        ]
         for side in (0, 1)
     ]
     return Evaluation(sides[0], untrained), Evaluation(sides[1], untrained)
@@ -51,7 +55,8 @@ def test_summary_has_the_same_means(tmp_path, untrained):
     base, adapted = evaluations(untrained)
     figures = {"trainable_parameters": 1, "base_parameters": 2, "peak_bytes": 0, "steps": 1}
     times = {"tokens_per_second": 1.0, "step_seconds": 1.0, "seconds": 1.0}
-    Summary(base, adapted, **figures, **times, seen=Seen(1, "x"), rows={}, adapter=Path("x")).save(tmp_path / "s.json", 0)
+    summary = Summary(base, adapted, **figures, **times, seen=Seen(1, "x"), rows={}, adapter=Path("x"))
+    summary.save(tmp_path / "s.json", 0)
     found = json.loads((tmp_path / "s.json").read_text())
     assert {task for task, one in found["tasks"].items() if not one["trained"]} == untrained
     assert found["mean"]["adapted"]["value"] == pytest.approx(0.75 if untrained else 2 / 3)
