@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.evaluation.tables import loaded, results_of
-from trex_ds.evaluation.benchmark_table import means_of, rows_of, trained_tasks
+from trex_ds.evaluation.benchmark_table import means_of, print_table, rows_of, trained_tasks
 
 
 def rows(scores: dict[str, list[Any]], base: dict[str, list[Any]] | None = None, trained=None, **more: Any):
@@ -77,6 +78,17 @@ def test_means_keep_trained_and_other_tasks_apart():
     assert (own.value, own.n, own.trained, own.mark) == (0.75, 4, 1.0, "")
     assert own.standard_error == pytest.approx(math.hypot(0, 0.5) / 2)
     assert (others.value, others.n, others.mark) == (0.25, 4, " (not trained on)")
+
+
+def test_printed_table_marks_what_was_not_trained_on(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = rows({"a": [1, 1], "b": [0, 1], "c": [0]}, {"a": [0, 1], "b": [0, 1], "c": [1]}, trained={"a", "b"})
+    print_table(found, means_of(found), Path("somewhere"))
+    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    first = {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines if line[0].strip()}
+    assert list(first) == ["a", "b", "c (not trained on)", "mean"]
+    assert first["mean"][3] == "0.5000"
+    assert first["c (not trained on)"] == ["1", "acc", "0.0000", "1.0000", "-1.0000"]
 
 
 def test_one_mean_where_nothing_says_what_was_trained_on():

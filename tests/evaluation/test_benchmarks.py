@@ -137,13 +137,13 @@ def test_tasks_that_were_done_are_kept_when_a_later_one_fails(folder, tmp_path):
         (output / old).write_text("of another evaluation")
     options = ("--model", str(folder / "model"), "--dtype", "float32")
     with pytest.raises(AssertionError, match="TypeError: no such filter"):
-        run_ranks(2, tmp_path, evaluate_with_a_fault, folder, "interrupted", "lm_eval", 3, *options)
+        run_ranks(1, tmp_path, evaluate_with_a_fault, folder, "interrupted", "lm_eval", 3, *options)
     assert {file.name for file in output.rglob("*.json*")} == {"results.json", "boolq.jsonl", "winogrande.jsonl"}
     results = json.loads((output / "results.json").read_text())
     assert set(results["results"]) == set(results["n-samples"]) == {"boolq", "winogrande"}
 
 
-def test_tasks_that_were_not_trained_on_are_marked_and_have_their_own_mean(folder, tmp_path, capfd):
+def test_tasks_that_were_not_trained_on_are_marked_and_have_their_own_mean(folder, tmp_path):
     adapter = shutil.copytree(folder / "adapter", tmp_path / "adapter")
     recipe = yaml.safe_load((adapter / "recipe.yaml").read_text())
     entries = [
@@ -167,10 +167,6 @@ def test_tasks_that_were_not_trained_on_are_marked_and_have_their_own_mean(folde
             assert mean[field] == pytest.approx(sum(rows[name][field] for name in names) / 2)
         assert mean["n"] == sum(rows[name]["n"] for name in names)
         assert mean["difference"]["value"] == pytest.approx(mean["value"] - mean["base"])
-    printed = capfd.readouterr().out
-    assert "copa (not trained on)" in printed
-    assert "mean (not trained on)" in printed
-    assert "boolq (not" not in printed
 
 
 def test_all_that_is_wrong_is_said_at_once(folder):

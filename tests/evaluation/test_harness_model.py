@@ -153,13 +153,49 @@ def test_each_context_gets_its_own_scores():
     assert sorted(asked[0]) == sorted(set(CONTEXTS))
 
 
+def test_a_tokenizer_that_ends_texts_of_its_own_accord_scores_the_same():
+    plain, ending = make_lm(), make_lm(tokenizer=make_tokenizer(CHATML, final_eos=True))
+    assert ending.tokenizer.encode("how")[-1] == ending.eot_token_id
+    for asked in (PAIRS, [("how<|im_end|>", "<|im_end|>")]):
+        mine = plain.loglikelihood(requests(asked), disable_tqdm=True)
+        assert ending.loglikelihood(requests(asked), disable_tqdm=True) == mine
+    assert ending.generate_until(requests(PROMPTS)) == plain.generate_until(requests(PROMPTS))
+    assert ending.loglikelihood_rolling(requests(TEXTS)) == plain.loglikelihood_rolling(requests(TEXTS))
+
+
+def test_a_context_of_white_space_alone_counts_to_the_continuation():
+    lm = make_lm()
+    for space in (" ", "\n\n"):
+        (alone,) = lm.loglikelihood(requests([("", space + "a letter")]), disable_tqdm=True)
+        (asked, *_) = lm.loglikelihood(requests([(space, "a letter"), *PAIRS]), disable_tqdm=True)
+        assert asked == pytest.approx(alone, abs=1e-4)
+
+
+def test_contexts_that_are_cut_are_counted(caplog):
+    lm = make_lm()
+    lm.loglikelihood(
+        requests([("how", " a"), *((c, " a") for c in ("x" * 100, "y" * 64, "z" * 62))]), disable_tqdm=True
+    )
+    assert (
+        "2 of 4 requests have more than the 64 tokens that the model takes: contexts are cut on the left" in caplog.text
+    )
+    caplog.clear()
+    lm.generate_until(requests(PROMPTS))
+    assert "1 of 4 requests" in caplog.text
+    caplog.clear()
+    lm.loglikelihood(requests([("how", " a")]), disable_tqdm=True)
+    assert not caplog.text
+
+
 def test_what_cannot_be_asked_for():
     lm = make_lm()
     with pytest.raises(ValueError, match="asks to sample"):
         lm.generate_until(requests([("a", {"until": [], "do_sample": True, "temperature": 1.0})]))
     with pytest.raises(ValueError, match=f"up to 64 new tokens, but the model takes {LENGTH} with the context"):
         lm.generate_until(requests([("a", {"until": [], "max_gen_toks": 64})]))
-    with pytest.raises(ValueError, match=r"a continuation has .* tokens, more than the 64"):
+    with pytest.raises(ValueError, match=r"a continuation has 0 tokens of its own, .*; it is '' after 'how'"):
+        lm.loglikelihood(requests([("how", " a"), ("how", "")]), disable_tqdm=True)
+    with pytest.raises(ValueError, match=r"a continuation has .* tokens of its own, and the model takes 1 to 64"):
         lm.loglikelihood(requests([("a", "zq" * 40)]), disable_tqdm=True)
     assert lm.loglikelihood([], disable_tqdm=True) == []
 

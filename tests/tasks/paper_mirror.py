@@ -103,13 +103,13 @@ def write_paper_mirror(mirror: Path) -> Path:
         },
         "cais/mmlu": {
             config["dataset_name"]: {
-                split: mmlu(EVALUATION, config["dataset_name"], 10 * place)
+                split: mmlu(1, config["dataset_name"], 10 * place)
                 for place, split in enumerate(("test", "validation", "dev"))
             }
             for config in leaf_configs("mmlu").values()
         },
         "SaylorTwift/bbh": {
-            config["dataset_name"]: {"test": bbh(EVALUATION)} for config in leaf_configs("bbh_zeroshot").values()
+            config["dataset_name"]: {"test": bbh(1)} for config in leaf_configs("bbh_zeroshot").values()
         },
     }
     for name, configs in datasets.items():

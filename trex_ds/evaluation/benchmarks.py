@@ -21,6 +21,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.evaluation.benchmark_arguments import BenchmarkArguments
 from trex_ds.evaluation.benchmark_table import Results, Row, means_of, print_table, rows_of, trained_tasks
 from trex_ds.evaluation.context_scores import EmbeddedScores
+from trex_ds.evaluation.harness import check_room
 from trex_ds.evaluation.harness_model import ContextScores, TRexLM
 from trex_ds.files import atomic_path
 from trex_ds.modeling import load_base_model, load_tokenizer
@@ -64,6 +65,7 @@ def run(arguments: BenchmarkArguments) -> list[Row] | None:
         if arguments.apply_chat_template and tokenizer.chat_template is None:
             name = tokenizer.name_or_path
             raise ConfigError([f"--apply_chat_template: the tokenizer of {name!r} has no chat template; leave it out"])
+        check_room(loaded, model, tokenizer)
         compared = arguments.base and (arguments.adapter or arguments.lora)
         on_rank_zero(lambda: _clear(arguments.output))
         results = _evaluate(model, tokenizer, scores, arguments, loaded, device, "")

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import lm_eval
+from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 
-from trex_ds.evaluation.harness_model import TRexLM
+from trex_ds.config import ConfigError
+from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
 from trex_ds.tasks import Example
 from trex_ds.tasks.harness import training_docs
 from trex_ds.tasks.harness_draws import fixed_draws
@@ -70,6 +72,28 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
                 generated = _generated(chosen[name], sample)
                 outcomes[own[sample["doc_id"]]] = Outcome(float(sample[metric]), generated, metric)
     return [outcomes[position] for position in range(len(examples))]
+
+
+def check_room(loaded: Loaded, model: Any, tokenizer: Any) -> None:
+    """Refuse tasks that ask for longer answers than the model has room for, before any of them is asked.
+
+    Raises:
+        ConfigError: names all of them.
+    """
+    most = resolve_max_length(model.config, tokenizer)
+    asked = {
+        name: normalize_gen_kwargs(task.config.generation_kwargs, DEFAULT_ANSWER_LENGTH)["max_gen_toks"]
+        for name, task in loaded.tasks.items()
+        if task.config.generation_kwargs
+    }
+    problems = [
+        f"lm_eval:{name} asks for up to {length} new tokens, but the model takes {most} with the context; leave the "
+        "task out, or take a model with more room"
+        for name, length in asked.items()
+        if length >= most
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _with_docs(task: Any, examples: Sequence[Example]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,15 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
+from trex_ds.data.tokenizing import read_text
+from trex_ds.distributed import rank
 from trex_ds.evaluation.generation import generation_ends, without_ends
 from trex_ds.evaluation.harness_dealing import run_dealt
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ANSWER_LENGTH = 256
+"""Most new tokens of an answer where a task says nothing, as lm-eval has it."""
 
 ContextScores = Callable[[Sequence[str]], Tensor]
 """Raw intuition scores (len(contexts), num_clusters) of context texts; every rank calls it with the same texts."""
@@ -51,6 +59,8 @@ class _Prompt:
     position: int
     context: str
     input_ids: list[int]
+    is_cut: bool
+    """Whether the context had more tokens."""
     until: list[str]
     max_new_tokens: int
     others: dict[str, Any]
@@ -118,23 +128,32 @@ class TRexLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids; with the tokenizer's own special tokens, unless told otherwise or `string` begins with them."""
+        """Token ids; with the tokenizer's own special tokens, unless told otherwise or `string` begins with them.
+
+        Without an end of sequence that the tokenizer adds: a continuation follows.
+        """
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
-        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        (ids,) = read_text(self.tokenizer, [string], "alone" if add_special_tokens else "written")
+        return ids
 
     def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether greedy decoding gives it."""
         passes: dict[tuple[str, tuple[int, ...]], _Pass] = {}
-        for position, ((context, _text), context_ids, ids) in enumerate(requests):
-            if len(ids) > self.max_length:
+        cut = 0
+        for position, ((context, text), context_ids, ids) in enumerate(requests):
+            if not 0 < len(ids) <= self.max_length:
                 raise ValueError(
-                    f"a continuation has {len(ids)} tokens, more than the {self.max_length} that the model takes; "
-                    f"it begins with {_text[:80]!r}"
+                    f"a continuation has {len(ids)} tokens of its own, and the model takes 1 to {self.max_length}; it "
+                    f"is {text[:80]!r} after {context[-80:]!r}"
                 )
+            # A context of white space alone has no tokens left: lm-eval counts it to the continuation.
+            whole = (context_ids or [self.prefix_token_id]) + ids
+            cut += len(whole) > self.max_length + 1
             # The last token is only predicted: continuations that differ in it alone share a pass.
-            row = tuple((context_ids + ids)[-(self.max_length + 1) :][:-1])
+            row = tuple(whole[-(self.max_length + 1) :][:-1])
             passes.setdefault((context, row), _Pass(context, row)).wanted.append((position, ids))
+        self._say_what_is_cut(cut, len(requests))
         batches = self._batches(list(passes.values()))
         scores = self._scores_of([one.context for batch in batches for one in batch])
         answered = run_dealt(batches, lambda batch: self._answer(batch, scores), "log-likelihoods")
@@ -183,7 +202,9 @@ class TRexLM(TemplateLM):
             groups.setdefault(json.dumps(settings, sort_keys=True), []).append(
                 self._prompt(position, context, settings)
             )
-        batches = [batch for prompts in groups.values() for batch in self._batches(prompts)]
+        prompts = [prompt for group in groups.values() for prompt in group]
+        self._say_what_is_cut(sum(prompt.is_cut for prompt in prompts), len(prompts))
+        batches = [batch for group in groups.values() for batch in self._batches(group)]
         scores = self._scores_of([prompt.context for batch in batches for prompt in batch])
         texts = run_dealt(batches, lambda batch: self._generate(batch, scores), "answers")
         order = [prompt.position for batch in batches for prompt in batch]
@@ -191,7 +212,7 @@ class TRexLM(TemplateLM):
         return [found[position] for position in range(len(requests))]
 
     def _prompt(self, position: int, context: str, settings: dict[str, Any]) -> _Prompt:
-        others = dict(normalize_gen_kwargs(settings, default_max_gen_toks=256))
+        others = dict(normalize_gen_kwargs(settings, default_max_gen_toks=DEFAULT_ANSWER_LENGTH))
         until = handle_stop_sequences(others.pop("until"), eos=self.tokenizer.decode(self.eot_token_id))
         length = others.pop("max_gen_toks")
         if others.pop("do_sample"):
@@ -202,7 +223,15 @@ class TRexLM(TemplateLM):
             raise ValueError(
                 f"the task asks for up to {length} new tokens, but the model takes {self.max_length} with the context"
             )
-        return _Prompt(position, context, self.tok_encode(context)[-room:], until, length, others)
+        ids = self.tok_encode(context)
+        return _Prompt(position, context, ids[-room:], len(ids) > room, until, length, others)
+
+    def _say_what_is_cut(self, count: int, total: int) -> None:
+        if count and rank() == 0:
+            logger.warning(
+                "%d of %d requests have more than the %d tokens that the model takes: contexts are cut on the left",
+                *(count, total, self.max_length),
+            )
 
     @torch.no_grad()
     def _generate(self, batch: Sequence[_Prompt], scores: dict[str, Tensor]) -> list[str]:

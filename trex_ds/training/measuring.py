@@ -48,6 +48,10 @@ class Measurements:
         self._device = device
         self._base = base
         self._benchmarks = load_benchmarks(prepared.benchmark_data)
+        if self._benchmarks is not None:
+            from trex_ds.evaluation.harness import check_room
+
+            check_room(self._benchmarks, model, prepared.tokenizer)
         self._output = Path(recipe.output_dir)
         self._best = self._read_best()
         self.trainer: TRexTrainer | None = None
