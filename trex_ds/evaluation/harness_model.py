@@ -20,7 +20,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
-from trex_ds.data.tokenizing import read_text
+from trex_ds.data.tokenizing import read_texts
 from trex_ds.distributed import rank
 from trex_ds.evaluation.generation import generation_ends, without_ends
 from trex_ds.evaluation.harness_dealing import run_dealt
@@ -134,7 +134,7 @@ class TRexLM(TemplateLM):
         """
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
-        (ids,) = read_text(self.tokenizer, [string], "alone" if add_special_tokens else "written")
+        (ids,) = read_texts(self.tokenizer, [string], "alone" if add_special_tokens else "written")
         return ids
 
     def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[tuple[float, bool]]:
