@@ -258,3 +258,32 @@ def test_a_template_that_leaves_out_tools_is_refused():
         encode_example(with_control_tokens(tokenizers.QWEN, eos_token="<|im_end|>"), example, None)
     with pytest.raises(ValueError, match=r"has tools or their calls, and the tokenizer .* no chat template"):
         encode_example(tokenizers.make_tokenizer(), replace(example, history=()), None)
+
+
+def test_a_template_that_fails_is_refused():
+    tokenizer = with_control_tokens(
+        tokenizers.QWEN.replace("message['role'] +", "message['role'] + none +"), eos_token="<s>"
+    )
+    with pytest.raises(
+        ValueError, match=r"the chat template of '' fails \(TypeError\) on a conversation with the roles \['us"
+    ):
+        encode_prompt(tokenizer, EXAMPLE, None)
+
+
+def test_a_template_that_writes_the_date_is_told_of():
+    dated = "{{ '<|im_start|>system\nToday: ' + strftime_now('%d %b %Y') + '<|im_end|>\n' }}" + tokenizers.QWEN
+    tokenizer = with_control_tokens(dated, eos_token="<|im_end|>")
+    (warning,) = template_of(tokenizer).warnings
+    assert "writes the date: prompts that are prepared on one day are not those of another" in warning
+    whole = tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)
+    assert encode_example(tokenizer, EXAMPLE, None).input_ids == whole[:-1]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_template_and_its_tokenizer_write_one_beginning_of_sequence(bos):
+    """The template alone decides, as in `apply_chat_template`, whatever the tokenizer puts before a text."""
+    template = ("{{ bos_token }}" if bos else "") + tokenizers.QWEN
+    tokenizer = tokenizers.make_tokenizer(template, bos=True)
+    encoded = encode_example(tokenizer, EXAMPLE, None)
+    assert encoded.input_ids == tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)[:-1]
+    assert encoded.input_ids.count(tokenizer.bos_token_id) == bos

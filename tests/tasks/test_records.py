@@ -118,6 +118,12 @@ def test_tables_have_columns_for_others_and_nulls():
         (b'{"prompt": "p", "answer": "\\ud800"}', "has half of a surrogate pair"),
         (line(messages=[USER, ASSISTANT], prompt="p"), "messages take the place of prompt"),
         (line(messages="hi"), "messages must be a list with at least a user's and an assistant's, got \"hi\""),
+        (
+            line(prompt=3, answer="a"),
+            "prompt must be text that is not empty, got 3; it is a number: write it in quotes",
+        ),
+        (line(messages=[USER, {**ASSISTANT, "content": 4}]), "got 4; it is a number: write it in quotes"),
+        (line(prompt="p", answer="a", choices=["a", "A "]), "choices has one twice, up to case and white space"),
         (line(prompt="p", answer=7.5), "got 7.5; it is a number: write it in quotes"),
         (line(prompt="p", answer=False), "got false; it is true or false: write it in quotes"),
         (line(prompt="p", answer=None), "answer must be text that is not empty, got null"),

@@ -20,6 +20,7 @@ Message = Mapping[str, Any]
 _MARK = "TREXMARK{}END"
 _PROBE = [{"role": ("user", "assistant")[i % 2], "content": _MARK.format(i)} for i in range(4)]
 _PLAIN_KEYS = {"role", "content"}
+_TODAY = "strftime_now("  # the function that transformers gives templates
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class ChatTemplate:
         answered = self._render(_PROBE[:2], None)
         if answered.count(_PROBE[1]["content"]) != 1:
             raise ValueError(f"the chat template of {name!r} does not write the assistant's message once; set another")
+        if _TODAY in str(self._tokenizer.chat_template):
+            self.warnings.append(
+                f"the chat template of {name!r} writes the date: prompts that are prepared on one day are not those of "
+                "another; data.system_prompt may take its place"
+            )
         before, _, after = answered.partition(_PROBE[1]["content"])
         self._look_for_ends(after)
         beyond = before.removeprefix(asked) if before.startswith(asked) else None
@@ -213,9 +219,10 @@ class ChatTemplate:
             text = self._tokenizer.apply_chat_template(
                 list(messages), tools=tools, add_generation_prompt=generation, tokenize=False
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program of its own, which raises what it likes
+            kind = "refuses" if isinstance(error, TemplateError) else f"fails ({type(error).__name__}) on"
             raise ValueError(
-                f"the chat template of {self._tokenizer.name_or_path!r} refuses a conversation with the roles "
+                f"the chat template of {self._tokenizer.name_or_path!r} {kind} a conversation with the roles "
                 f"{[message['role'] for message in messages]}: {error}"
             ) from error
         assert isinstance(text, str)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trex_ds.tasks.wording import is_text, shown, unknown
+from trex_ds.tasks.wording import in_quotes, is_text, shown, unknown
 
 _KEYS = {
     "system": (),
@@ -92,7 +92,9 @@ def _turn(number: int, message: Any) -> dict[str, Any]:
     if "content" not in message and calls is None:
         raise ValueError(f"message {number} must have role and content, got {shown(message)}")
     if not is_text(content) and not (role == "system" and content == "") and not (calls and content in (None, "")):
-        raise ValueError(f"message {number}: content must be text that is not empty, got {shown(content)}")
+        raise ValueError(
+            f"message {number}: content must be text that is not empty, got {shown(content)}{in_quotes(content)}"
+        )
     return {**given, "content": content or "", **({"tool_calls": calls} if calls is not None else {})}
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trex_ds.tasks.base import Example
+from trex_ds.tasks.base import Example, normalised
 from trex_ds.tasks.messages import Turns, read_tools, read_turns
-from trex_ds.tasks.wording import is_text, shown, unknown
+from trex_ds.tasks.wording import in_quotes, is_text, shown, unknown
 
 FIELDS = ("prompt", "answer", "task", "choices", "system", "messages", "tools")
 _IN_PROMPT = ("prompt", "answer", "system")  # what messages take the place of
@@ -181,12 +181,10 @@ def _prompt_and_answer(values: Mapping[str, Any], columns: Mapping[str, str]) ->
     ]
     system, prompt, answer = (values.get(key) for key in ("system", "prompt", "answer"))
     if "prompt" in values and not is_text(prompt):
-        found.append(f"prompt must be text that is not empty, got {shown(prompt)}")
+        found.append(f"prompt must be text that is not empty, got {shown(prompt)}{in_quotes(prompt)}")
     if "answer" in values and not is_text(answer) and not (_is_whole(answer) and "choices" in values):
-        kind = "true or false" if isinstance(answer, bool) else "a number" if isinstance(answer, int | float) else ""
-        hint = f"; it is {kind}: write it in quotes" if kind else ""
-        hint += ", or give the choices that it is the position in" if _is_whole(answer) else ""
-        found.append(f"answer must be text that is not empty, got {shown(answer)}{hint}")
+        hint = ", or give the choices that it is the position in" if _is_whole(answer) else ""
+        found.append(f"answer must be text that is not empty, got {shown(answer)}{in_quotes(answer)}{hint}")
     if "system" in values and not isinstance(system, str):
         found.append(f"system must be text, got {shown(system)}")
     head = [("system", system)] if isinstance(system, str) else []
@@ -196,8 +194,10 @@ def _prompt_and_answer(values: Mapping[str, Any], columns: Mapping[str, str]) ->
 def _choices_problems(choices: Any) -> list[str]:
     if not isinstance(choices, list) or len(choices) < 2 or not all(map(is_text, choices)):
         return [f"choices must be a list of at least two texts, got {shown(choices)}"]
-    if len(set(choices)) < len(choices):
-        return [f"choices has one twice: {shown(choices)}"]
+    if len(set(map(normalised, choices))) < len(choices):
+        return [
+            f"choices has one twice, up to case and white space, which answers are not compared by: {shown(choices)}"
+        ]
     return []
 
 

@@ -24,3 +24,9 @@ def shown(value: Any) -> str:
 def is_text(value: Any) -> bool:
     """Whether a value is text with more than white space."""
     return isinstance(value, str) and bool(value.strip())
+
+
+def in_quotes(value: Any) -> str:
+    """What to do with a number or a truth value that should be text; "" for another value."""
+    kind = "true or false" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else ""
+    return f"; it is {kind}: write it in quotes" if kind else ""
