@@ -287,3 +287,18 @@ def test_a_template_and_its_tokenizer_write_one_beginning_of_sequence(bos):
     encoded = encode_example(tokenizer, EXAMPLE, None)
     assert encoded.input_ids == tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)[:-1]
     assert encoded.input_ids.count(tokenizer.bos_token_id) == bos
+
+
+def test_an_answer_of_which_the_template_leaves_out_a_part_is_refused():
+    tokenizer = with_control_tokens(tokenizers.THINKING, eos_token="<|im_end|>")
+    thought = "<think>\nhow\n</think>\n\nx"
+    talk = replace(TALK, history=(("user", "a"), ("assistant", thought)))
+    # Of an earlier answer the template leaves thoughts out, which is no matter as long as it is not learnt.
+    assert "how\n</think>" not in tokenizer.decode(encode_example(tokenizer, talk, None).input_ids)
+    with pytest.raises(
+        ValueError, match=r"leaves out a part of message 2 \('<think>.*learnt, such as its thoughts; remove"
+    ):
+        encode_examples(tokenizer, [talk], None, learn="all_answers")
+    forgetful = tokenizers.QWEN.replace("message['content']", "message['content'].split('</think>')[-1]")
+    with pytest.raises(ValueError, match="leaves out a part of message 2"):
+        encode_example(with_control_tokens(forgetful, eos_token="<|im_end|>"), replace(EXAMPLE, answer=thought), None)

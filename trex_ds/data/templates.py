@@ -100,6 +100,12 @@ class ChatTemplate:
                 text, end = text[:end] + self.end, end + len(self.end)
             elif after.startswith(self._earlier_end):
                 end += len(self._earlier_end)
+            if _letters(messages[number]["content"]) not in _letters(text[start:end]):
+                raise ValueError(
+                    f"the chat template of {self._tokenizer.name_or_path!r} leaves out a part of message {number + 1} "
+                    f"({messages[number]['content'][:60]!r}), which was to be learnt, such as its thoughts; remove that "
+                    "part, or do not have it learnt"
+                )
             spans.append((start, end))
         return Written(text[: spans[-1][1]], tuple(spans), ended)
 
@@ -227,6 +233,11 @@ class ChatTemplate:
             ) from error
         assert isinstance(text, str)
         return text
+
+
+def _letters(text: str) -> str:
+    """A text without white space, which templates add and remove."""
+    return "".join(text.split())
 
 
 def shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
