@@ -296,7 +296,7 @@ def test_an_answer_of_which_the_template_leaves_out_a_part_is_refused():
     # Of an earlier answer the template leaves thoughts out, which is no matter as long as it is not learnt.
     assert "how\n</think>" not in tokenizer.decode(encode_example(tokenizer, talk, None).input_ids)
     with pytest.raises(
-        ValueError, match=r"leaves out a part of message 2 \('<think>.*learnt, such as its thoughts; remove"
+        ValueError, match=r"leaves out a part of message 2 \('<think>.*learnt, such as thoughts; remove"
     ):
         encode_examples(tokenizer, [talk], None, learn="all_answers")
     forgetful = tokenizers.QWEN.replace("message['content']", "message['content'].split('</think>')[-1]")

@@ -103,7 +103,7 @@ class ChatTemplate:
             if _letters(messages[number]["content"]) not in _letters(text[start:end]):
                 raise ValueError(
                     f"the chat template of {self._tokenizer.name_or_path!r} leaves out a part of message {number + 1} "
-                    f"({messages[number]['content'][:60]!r}), which was to be learnt, such as its thoughts; remove that "
+                    f"({messages[number]['content'][:60]!r}), which was to be learnt, such as thoughts; remove that "
                     "part, or do not have it learnt"
                 )
             spans.append((start, end))
