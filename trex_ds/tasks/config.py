@@ -37,7 +37,7 @@ class TaskConfig:
     lm_eval: {training_split: NAME} for a task that names none."""
     columns: dict[str, str] = field(default_factory=dict)
     """file: and hub: only. Which column holds what, such as {prompt: question, answer: response}, of prompt, answer,
-    task, choices, system, messages; empty: the columns bear these names."""
+    task, choices, system, messages, tools; empty: the columns bear these names."""
 
     def problems(self) -> list[str]:
         """A source that does not exist, and settings that it does not take."""
