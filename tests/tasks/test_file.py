@@ -138,6 +138,7 @@ ROW = '{"prompt": "p", "answer": "a"}'
         (f"{ROW}\n".encode("utf-16-le"), "is not in UTF-8, but it seems in UTF-16"),
         (f"{ROW}\n".encode("utf-16-be"), "is not in UTF-8, but it seems in UTF-16"),
         (f"{ROW}\r{ROW}\r".encode(), "ends its lines in CR alone; convert it, as by tr '\\r' '\\n'"),
+        (f"{ROW}\n".encode("utf-32"), "is not in UTF-8, but in UTF-32; convert it, as by iconv -f UTF-32"),
         (gzip.compress(ROW.encode()), "is packed with gzip; unpack it"),
     ],
 )

@@ -106,6 +106,11 @@ def test_fingerprint_is_the_content_of_the_mirror_or_the_commit_of_the_hub(mirro
         ("hub:a/b", {"columns": {"promt": "x"}}, "columns: unknown field 'promt'; did you mean prompt?"),
         ("hub:a/b", {"columns": {"prompt": "x"}}, "columns: must name prompt and answer, or messages"),
         ("hub:a/b", {"columns": {"prompt": "x", "messages": "y"}}, "columns: messages take the place of prompt"),
+        (
+            "hub:a/b",
+            {"columns": {"prompt": "x", "answer": "x"}},
+            "columns: prompt and answer are all to be in 'x'; name",
+        ),
     ],
 )
 def test_settings_that_a_dataset_does_not_take(source, settings, problem):

@@ -128,6 +128,7 @@ def test_tables_have_columns_for_others_and_nulls():
         (line(prompt="p", answer=False), "got false; it is true or false: write it in quotes"),
         (line(prompt="p", answer=None), "answer must be text that is not empty, got null"),
         (line(prompt="p", answer=""), 'answer must be text that is not empty, got ""'),
+        (line(prompt="p", answer="\u200b\ufeff"), "answer must be text that is not empty"),
         (line(prompt="p", answer=" \u00a0"), "answer must be text that is not empty"),
         (line(prompt="p", answer=["a"]), 'answer must be text that is not empty, got ["a"]'),
         (line(prompt="p", answer={"text": "a"}), 'answer must be text that is not empty, got {"text": "a"}'),

@@ -79,6 +79,8 @@ def _json_lines(file: Path) -> Iterator[Row]:
 
 def _not_json_lines(head: bytes) -> str | None:
     """What a file is instead, by its first bytes: one answer for all its lines, and a way out."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "is not in UTF-8, but in UTF-32; convert it, as by iconv -f UTF-32 -t UTF-8"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or head[:4:2] == b"\0\0" or head[1:5:2] == b"\0\0":
         return "is not in UTF-8, but it seems in UTF-16; convert it, as by iconv -f UTF-16 -t UTF-8"
     packed = [name for name, magic in _PACKED.items() if head.startswith(magic)]

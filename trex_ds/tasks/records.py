@@ -48,6 +48,10 @@ def columns_problems(columns: Mapping[str, str]) -> list[str]:
     both = [name for name in _IN_PROMPT if name in columns]
     if "messages" in columns and both:
         found.append(f"columns: messages take the place of {both[0]}; name one of them")
+    elif len(set(columns.values())) < len(columns):
+        column = next(column for column in columns.values() if list(columns.values()).count(column) > 1)
+        names = [name for name, other in columns.items() if other == column]
+        found.append(f"columns: {' and '.join(names)} are all to be in {column!r}; name a column for each")
     elif columns and not found and "messages" not in columns and not {"prompt", "answer"} <= columns.keys():
         found.append("columns: must name prompt and answer, or messages; where it is given, nothing else is read")
     return found

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+_UNSEEN = ("Cc", "Cf")  # Unicode's control and format characters
 
 
 def unknown(name: str, known: Iterable[str], kind: str) -> str:
@@ -22,8 +25,8 @@ def shown(value: Any) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is text with more than white space."""
-    return isinstance(value, str) and bool(value.strip())
+    """Whether a value is text with more than white space and characters that are not seen, such as U+200B."""
+    return isinstance(value, str) and any(not c.isspace() and unicodedata.category(c) not in _UNSEEN for c in value)
 
 
 def in_quotes(value: Any) -> str:
