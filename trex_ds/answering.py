@@ -54,8 +54,7 @@ class Answerer:
 
         Raises:
             FileNotFoundError: if the folder lacks one of its files, naming it.
-            ValueError: if base model or embedder cannot be opened, the base model is not the adapter's, or the
-                tokenizer has lost the chat template that the adapter was trained with.
+            ValueError: if base model or embedder cannot be opened, or the base model is not the adapter's.
         """
         folder = Path(folder)
         needed = adapter_files(folder)
@@ -80,18 +79,13 @@ class Answerer:
         base = load_base_model(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         adapted = load_adapted(base, folder).to(device).eval()
-        tokenizer = load_tokenizer(config.name, config.revision)
+        # Its own, since the base model's may have got another chat template after the adapter was trained.
+        own = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(str(folder)) if own else load_tokenizer(config.name, config.revision)
         tasks = json.loads((folder / TASKS_FILE).read_text(encoding="utf-8")) if TASKS_FILE in needed else None
         forms = read_forms(folder)
         if forms is None:
             forms = forms_of(recipe.get("tasks", ()), tokenizer.chat_template is not None)
-        if "chat" in forms and tokenizer.chat_template is None:
-            raise ValueError(
-                f"{folder} was trained in a chat template, and the tokenizer of {config.name} has none any more; "
-                "restore its chat_template"
-            )
-        if "line" in forms:
-            tokenizer.chat_template = None  # the base model got it after the adapter had been trained
         data = recipe["data"]
         escape = data.get("escape_control_tokens", False)
         return cls(adapted, tokenizer, intuition, data["system_prompt"], tasks, forms, escape)

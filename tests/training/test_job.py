@@ -13,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from tests.data.tokenizers import CHATML, make_tokenizer
 from tests.ranks import run_ranks
 from tests.tasks import mirrors
 from tests.training.jobs import ZERO3, run_job, write_recipe
@@ -195,7 +196,13 @@ def test_saved_adapter_answers_raw_text_as_the_job_did(together, folder, data, m
             ValueError, match=r"as they stand \(lm_eval:boolq\) and .* to an assistant \(file:.*, gym:spell"
         ):
             answerer(prompts)
-    assert answerer(prompts, max_new_tokens=6, form="chat") == [item.generated for item in items]
+    generated = [item.generated for item in items]
+    assert answerer(prompts, max_new_tokens=6, form="chat") == generated
+    # The template that it was trained with, whatever the base model's is now.
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    make_tokenizer(CHATML.replace("<|im_start|>", "<s>")).save_pretrained(model)
+    moved = Answerer.from_adapter(folder / "run" / "adapter", model=str(model))
+    assert moved(prompts, max_new_tokens=6, form="chat") == generated
 
 
 def measure_by_harness(folder: Path) -> None:
