@@ -170,7 +170,7 @@ class ChatTemplate:
     def _around(self, messages: Sequence[Message], number: int, tools: Sequence[Any] | None) -> tuple[str, str]:
         """What the template writes before and after message `number`, whatever that says."""
         own = [*messages]
-        mark = "".join(_PROBE[1]["content"])
+        mark = _PROBE[1]["content"]
         while any(mark in str(message) for message in own if message is not _PROBE[1]):
             mark += "X"
         own[number] = {"role": "assistant", "content": mark}
