@@ -38,6 +38,17 @@ def ensure_home() -> None:
             os.environ["HOME"] = str(cache_folder().absolute())
 
 
+def make_writable(folder: Path) -> None:
+    """Make `folder`, and write to it once.
+
+    Raises:
+        OSError: if either cannot be done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def make_in_cache(folder: Path) -> Path:
     """Make `folder`, which lies in the cache folder, and return it.
 
@@ -45,11 +56,10 @@ def make_in_cache(folder: Path) -> Path:
         ValueError: if it cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        make_writable(folder)
     except OSError as error:
         raise ValueError(f"the cache folder {folder} cannot be written to: {error}; {ANOTHER_CACHE}") from error
+    return folder
 
 
 @contextmanager

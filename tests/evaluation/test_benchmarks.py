@@ -169,15 +169,18 @@ def test_tasks_that_were_not_trained_on_are_marked_and_have_their_own_mean(folde
         assert mean["difference"]["value"] == pytest.approx(mean["value"] - mean["base"])
 
 
-def test_all_that_is_wrong_is_said_at_once(folder):
+def test_all_that_is_wrong_is_said_at_once(folder, tmp_path):
+    (tmp_path / "file").write_text("")
     given = ["--tasks", "bolq,copa", "--adapter", str(folder), "--lora", "x", "--limit", "0", "--mirror", "nowhere"]
+    given += ["--output", str(tmp_path / "file" / "results")]
     with pytest.raises(ConfigError) as caught:
         parse(given, "")
-    lora, adapter, task, limit, mirror = caught.value.problems
+    lora, adapter, task, limit, output, mirror = caught.value.problems
     assert lora.startswith("--lora: not together with --adapter")
     assert adapter.startswith(f"--adapter: {folder} has no adapter_config.json, ")
     assert "has no task 'bolq'; did you mean boolq" in task
     assert limit == "--limit: must be at least 1, got 0"
+    assert output.startswith(f"--output: {tmp_path}/file/results cannot be written to: ")
     assert mirror.startswith("--mirror: no folder 'nowhere' in ")
 
 

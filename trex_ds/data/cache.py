@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, make_writable
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +34,7 @@ def check_writable(folder: Path, needed: bool) -> None:
     error: Exception | None = None
     if needed and local_rank() == 0:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            make_writable(folder)
         except OSError as problem:
             error = ValueError(
                 f"data.cache: {folder} cannot be written to, and not all data is prepared in it: {problem}; "

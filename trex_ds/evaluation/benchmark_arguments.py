@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from trex_ds.config import ConfigError
+from trex_ds.files import make_writable
 from trex_ds.modeling import ModelConfig
 from trex_ds.tasks.harness_index import name_problem
 
@@ -117,6 +119,11 @@ def _problems(arguments: BenchmarkArguments) -> list[str]:
         value = getattr(arguments, name)
         if value is not None and value < least:
             found.append(f"--{name}: must be at least {least}, got {value}")
+    if int(os.environ.get("RANK", "0")) == 0:  # which alone writes
+        try:
+            make_writable(arguments.output)
+        except OSError as error:
+            found.append(f"--output: {arguments.output} cannot be written to: {error}; name another folder")
     if arguments.mirror is not None and not Path(arguments.mirror).is_dir():
         found.append(f"--mirror: no folder {arguments.mirror!r} in {Path.cwd()}")
     return found
