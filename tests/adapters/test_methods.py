@@ -95,7 +95,7 @@ def test_generation_with_a_cache_and_padding_is_the_argmax_of_whole_passes(metho
 @pytest.mark.parametrize("method", without(PACKING))
 def test_packed_rows_have_the_logits_of_each_alone(method):
     from trex_ds.adapters import RoutedModel
-    from trex_ds.adapters.side_input import isolated
+    from trex_ds.adapters.passes import isolated
 
     model = adapted(method, tiny_llama())
     expected = logits(model, method)
@@ -105,7 +105,7 @@ def test_packed_rows_have_the_logits_of_each_alone(method):
         more["segment_ids"] = positions.new_tensor([[0] * 7 + [1] * 7])
         more |= {name: value.unsqueeze(0) for name, value in side_inputs(method, 2).items()}
     else:
-        more = isolated(more, "eager")
+        more = isolated(more, model.get_base_model())
     with torch.no_grad():
         packed = model(input_ids=IDS.view(1, -1), **more).logits
     torch.testing.assert_close(packed.view_as(expected), expected, rtol=1e-4, atol=1e-5)

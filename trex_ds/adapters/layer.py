@@ -10,7 +10,10 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from transformers.pytorch_utils import Conv1D
+
 from trex_ds.adapters.mixing import routed_update, routed_update_reference
+from trex_ds.adapters.passes import Pass
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.router import Router
 from trex_ds.adapters.side_input import SideInput
@@ -25,23 +28,31 @@ CANNOT_MERGE = (
 )
 
 
+def linear_sizes(linear: nn.Module) -> tuple[int, int]:
+    """Features in and out of a linear, of torch or of GPT-2's kind; its weight may be sharded away."""
+    if isinstance(linear, Conv1D):
+        return linear.nx, linear.nf
+    return linear.in_features, linear.out_features
+
+
 class RoutedLinear(nn.Module, BaseTunerLayer):
     """y = W0 x + B (G(x)^T A x), one set of parameters per adapter name; the router makes G with all its scales.
 
     Args:
-        base_layer: the frozen linear, in float or quantised; only its forward and its
-            in_features / out_features are used, so its weight may be sharded away.
+        base_layer: the frozen linear, in float or quantised, or GPT-2's Conv1D; only its forward and its
+            sizes are used, so its weight may be sharded away.
         side_input: where the current pass's intuition scores are found, and what routers say of it is left.
+        name: of the linear in its model, for errors.
     """
 
     adapter_layer_names = ("trex_A", "trex_B", "trex_router")
     other_param_names = ("dropout",)
 
-    def __init__(self, base_layer: nn.Linear, side_input: SideInput):
+    def __init__(self, base_layer: nn.Module, side_input: SideInput, name: str = "an adapted linear"):
         super().__init__()
         self.base_layer = base_layer
-        self.in_features = base_layer.in_features
-        self.out_features = base_layer.out_features
+        self.name = name
+        self.in_features, self.out_features = linear_sizes(base_layer)
         self.side_input = side_input
         self.trex_A = nn.ParameterDict()
         self.trex_B = nn.ParameterDict()
@@ -77,19 +88,44 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
                 self.trex_A[name].requires_grad_(False)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """(batch, seq, in_features) -> (batch, seq, out_features).
+        """(..., in_features) -> (..., out_features).
 
         Raises:
-            ValueError: if an active adapter takes intuition scores and the pass has none, or x is not 3-dimensional.
+            ValueError: if an active adapter takes intuition scores and the pass has none, or none for this input.
         """
         y = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return y
         self._register_in_zero3()
+        current = self.side_input.current
+        if current is not None and current.adapter_names is not None:
+            return self._mixed(current, y, x)
         for adapter_name in self.active_adapters:
             if adapter_name in self.trex_A:
-                y = self._update(adapter_name, y, x)
+                if current is None:
+                    raise ValueError(NO_INTUITION)
+                shape, token_rows = current.fit(adapter_name, x.shape[:-1], self.name)
+                scores = current.by_adapter.get(adapter_name)
+                laid_out = y.reshape(*shape, -1), x.reshape(*shape, -1)
+                y = self._update(adapter_name, *laid_out, scores, token_rows).view(y.shape)
         return y
+
+    def _mixed(self, current: Pass, y: Tensor, x: Tensor) -> Tensor:
+        """The output for a batch whose rows have adapters of their own: (..., in_features) -> (..., out_features)."""
+        assert current.adapter_names is not None
+        flat_x, flat_y = x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+        for adapter_name in sorted(self.trex_A.keys() & set(current.adapter_names)):
+            shape, token_rows = current.fit(adapter_name, x.shape[:-1], self.name)
+            if token_rows is None:
+                token_rows = torch.arange(shape[0], device=x.device).unsqueeze(1).expand(shape)
+            own = torch.tensor([name == adapter_name for name in current.adapter_names], device=x.device)
+            samples = token_rows.flatten()
+            tokens = own[samples].nonzero()[:, 0]
+            part = (flat_y[tokens].unsqueeze(0), flat_x[tokens].unsqueeze(0))
+            scores = current.by_adapter.get(adapter_name)
+            updated = self._update(adapter_name, *part, scores, samples[tokens].unsqueeze(0))
+            flat_y = flat_y.index_copy(0, tokens, updated.squeeze(0))
+        return flat_y.view(y.shape)
 
     def adapter_tensors(self) -> list[Tensor]:
         """Every parameter that the adapters of this layer read, once each."""
@@ -117,22 +153,16 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
             deepspeed.zero.register_external_parameter(self, parameter)
         missing[0].all_gather(param_list=missing)  # too late for this pass's hook
 
-    def _update(self, adapter_name: str, y: Tensor, x: Tensor) -> Tensor:
-        side_input = self.side_input.current
-        if side_input is None:
-            raise ValueError(NO_INTUITION)
-        if x.dim() != 3:
-            raise ValueError(
-                f"the adapter takes linears whose input is (batch, seq, features), this one got {tuple(x.shape)}; "
-                "leave it out with exclude_modules"
-            )
+    def _update(
+        self, adapter_name: str, y: Tensor, x: Tensor, scores: Tensor | None, token_rows: Tensor | None
+    ) -> Tensor:
+        """The base layer's output with one adapter's update: y (batch, seq, out_features), x (batch, seq, in_features)."""
         router: Router = self.trex_router[adapter_name]
-        scores = side_input.rows(adapter_name, *x.shape[:2])
         # Under autocast x may still be float32 while y is not. The products below choose their own
         # types, so autocast must not choose again in the forward and not in the backward.
         with _without_autocast(x.device.type):
             x = x.to(y.dtype)
-            A, B, token_rows = self.trex_A[adapter_name], self.trex_B[adapter_name], side_input.token_rows
+            A, B = self.trex_A[adapter_name], self.trex_B[adapter_name]
             dropout = self.dropout[adapter_name]
             if self.training and dropout > 0.0:
                 # Experts and router read different inputs here, so they cannot share one product.

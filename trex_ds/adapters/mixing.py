@@ -76,7 +76,9 @@ def routed_update(
     matrix products, the routing itself runs in float32, and their gradients come back in their own
     dtype. First derivatives only.
     """
-    return Updated(*_RoutedUpdate.apply(y, x, A, B, router.rows(), router, scores, token_rows, *router.others()))
+    flat, loss, load = _RoutedUpdate.apply(y, x, A, B, router.rows(), router, scores, token_rows, *router.others())
+    # Viewed out here: a model may add to the output in place, which autograd refuses on a view of a function's own.
+    return Updated(flat.view_as(y), loss, load)
 
 
 def _read(A: Tensor, rows: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -98,12 +100,13 @@ class _RoutedUpdate(torch.autograd.Function):
         if mixed.load is not None:
             ctx.mark_non_differentiable(mixed.load)
         flat = addmm(y.flatten(0, -2), mixed.z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
-        return flat.view_as(y), mixed.loss, mixed.load
+        return flat, mixed.loss, mixed.load
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dloss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, h, A, B, rows, scores, token_rows, *others = ctx.saved_tensors
+        dy = dy.view(*x.shape[:-1], -1)
         _, needs_x, needs_A, needs_B, needs_rows, _, _, _, *needs_others = ctx.needs_input_grad
         num_in = A.shape[0]
         with torch.enable_grad():

@@ -6,25 +6,29 @@ in peft_type.py.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from trex_ds.adapters.balance import update_balances
 from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.flylora import FlyLoraConfig
 from trex_ds.adapters.hydralora import HydraLoraConfig
-from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, RoutedLinear
+from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, RoutedLinear, linear_sizes
 from trex_ds.adapters.molora import MoLoraConfig
 from trex_ds.adapters.mora import MoraConfig
 from trex_ds.adapters.peft_type import register
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.router import Router
-from trex_ds.adapters.side_input import Scores, SideInput, flat_segments, isolated
+from trex_ds.adapters.passes import BASE_NAME, Pass, flat_segments, input_shape, isolated
+from trex_ds.adapters.side_input import SideInput
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
 
@@ -56,7 +60,6 @@ class RoutedModel(BaseTuner):
         if "_side_input" not in self.__dict__:
             self._side_input = SideInput()
             self._adapters_enabled = True
-            self._generating = False
             # While an adapter is injected: the router whose W_r a group shares, by module, group and in_features.
             self._shared_routers: dict[tuple[str, int, int], Any] = {}
             self._intuition_hook = model.register_forward_pre_hook(self._take_intuition, with_kwargs=True)
@@ -116,17 +119,17 @@ class RoutedModel(BaseTuner):
         **kwargs: Any,
     ) -> None:
         if not isinstance(target, RoutedLinear) and (
-            isinstance(target, BaseTunerLayer) or not isinstance(target, nn.Linear)
+            isinstance(target, BaseTunerLayer) or not isinstance(target, nn.Linear | Conv1D)
         ):
             raise ValueError(
-                f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear and its quantised "
-                "kinds. Leave it out of target_modules, or name it in exclude_modules."
+                f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear, its quantised "
+                "kinds and GPT-2's Conv1D. Leave it out of target_modules, or name it in exclude_modules."
             )
-        router = self._make_router(peft_config, adapter_name, current_key, target.in_features)
+        router = self._make_router(peft_config, adapter_name, current_key, linear_sizes(target)[0])
         if isinstance(target, RoutedLinear):
             target.update_layer(adapter_name, peft_config, router, inference_mode=peft_config.inference_mode)
             return
-        layer = RoutedLinear(target, self._side_input)
+        layer = RoutedLinear(target, self._side_input, current_key)
         # set_adapter inside update_layer makes the layer's active adapters trainable; a second
         # adapter that is added later must not become active by being added.
         layer._active_adapter = self.active_adapters
@@ -169,17 +172,27 @@ class RoutedModel(BaseTuner):
         return self.model(*args, **kwargs)
 
     def _take_intuition(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Before the base model's forward: keep its `intuition` and `segment_ids` for the layers.
+        """Before the base model's forward: keep for the layers what they need to know of the pass.
 
         A hook, because PEFT calls the base model past this one for some task types.
         """
         intuition, segment_ids = kwargs.pop("intuition", None), kwargs.pop("segment_ids", None)
+        call = self._side_input
+        shape = input_shape(args, kwargs)
         if segment_ids is not None:
-            attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-            kwargs = isolated(kwargs, attention)
-        self._side_input.losses = {}
-        if not self._generating:
-            self._side_input.current = self._scores(intuition, segment_ids)
+            kwargs = isolated(kwargs, model)
+        call.losses = {}
+        if call.generation is not None:
+            call.current = call.generation.of_generation(shape)
+            return args, kwargs
+        passed = self._pass(intuition, segment_ids)
+        if passed is not None:
+            passed = replace(passed, shape=shape, kept=kwargs.get("logits_to_keep", 0))
+            if passed.adapter_names is not None and shape is not None and len(passed.adapter_names) != shape[0]:
+                raise ValueError(
+                    f"adapter_names has {len(passed.adapter_names)} names for {shape[0]} rows; give one for each"
+                )
+        call.current = passed
         return args, kwargs
 
     def generate(self, *args: Any, intuition: Tensor | None = None, **kwargs: Any) -> Any:
@@ -191,12 +204,25 @@ class RoutedModel(BaseTuner):
         """
         if "segment_ids" in kwargs or (intuition is not None and intuition.dim() == 3):
             raise ValueError("generate takes one sample a row: intuition (batch, num_clusters) and no segment_ids")
-        with self._side_input.using(self._scores(intuition, expandable=True)):
-            self._generating = True
-            try:
-                return self.model.generate(*args, **kwargs)
-            finally:
-                self._generating = False
+        passed = self._pass(intuition)
+        if passed is None:
+            return self.model.generate(*args, **kwargs)
+        with self._side_input.generating(passed):
+            return self.model.generate(*args, **kwargs)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, adapter_names: Sequence[str] | None = None, **_: Any) -> Any:
+        """PEFT's way to tell which adapter each row of a batch has (`adapter_names=`), for calls within the block."""
+        if adapter_names is not None:
+            if self.training:
+                raise ValueError("adapter_names is for inference: call model.eval() first, or train one adapter")
+            if unknown := sorted(set(adapter_names) - self.peft_config.keys() - {BASE_NAME}):
+                raise ValueError(
+                    f"adapter_names has {', '.join(unknown)}, but the model's adapters are "
+                    f"{', '.join(self.peft_config)}; a row of the base model alone is {BASE_NAME}"
+                )
+        with self._side_input.mixed(None if adapter_names is None else tuple(adapter_names)):
+            yield
 
     def auxiliary_loss(self) -> Tensor | None:
         """What the routers of the latest forward pass add to its loss, (1,), already weighted: their mean; or None.
@@ -219,19 +245,24 @@ class RoutedModel(BaseTuner):
         self._intuition_hook.remove()
         return super().unload()
 
-    def _scores(
-        self, intuition: Tensor | None, segment_ids: Tensor | None = None, expandable: bool = False
-    ) -> Scores | None:
-        active = [name for name in self.active_adapters if name in self.peft_config] if self._adapters_enabled else []
-        if not active:
+    def _pass(self, intuition: Tensor | None, segment_ids: Tensor | None = None) -> Pass | None:
+        """What a call with these arguments gives to the layers; None if no adapter is active."""
+        names = self._side_input.adapter_names
+        used = self.active_adapters if names is None else dict.fromkeys(names)
+        active = [name for name in used if name in self.peft_config] if self._adapters_enabled else []
+        if not active and names is None:
             return None
+        if names is not None and segment_ids is not None:
+            raise ValueError("adapter_names gives each row one adapter, so rows cannot be packed: leave out segment_ids")
         routed = [name for name in active if self.peft_config[name].needs_intuition]
         if not routed:
-            return Scores({}, None, expandable)
+            return Pass({}, adapter_names=names)
         if intuition is None:
             raise ValueError(NO_INTUITION)
         given = tuple(intuition.shape)
         intuition, token_rows = flat_segments(intuition, segment_ids)
+        if names is not None and len(names) != len(intuition):
+            raise ValueError(f"intuition has {len(intuition)} rows but adapter_names {len(names)}; give one for each")
         by_adapter = {}
         for name in routed:
             config: TRexConfig = self.peft_config[name]
@@ -245,7 +276,7 @@ class RoutedModel(BaseTuner):
                 mean, std = (t.to(scores) for t in (config.centroids.mean, config.centroids.std))
                 scores = (scores - mean) / std
             by_adapter[name] = scores
-        return Scores(by_adapter, token_rows, expandable)
+        return Pass(by_adapter, token_rows=token_rows, adapter_names=names)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """As the base model's, with the side input of each pass brought back when its layers run again.

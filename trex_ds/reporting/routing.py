@@ -218,14 +218,15 @@ def _watched(model: Any, draws: _RandomRouters) -> Iterator[list[_Weights]]:
 
 
 def _weights(layer: RoutedLinear, router: TRexRouter, name: str, x: Tensor, draws: _RandomRouters) -> _Weights:
-    A, rows = layer.trex_A[name].float(), router.rows()
-    x = x.float()
-    a = x @ A.t()
-    logits = x @ rows.float().t() if rows is not None else a[..., :0]
     side_input = layer.side_input.current
     assert side_input is not None
-    scores = side_input.rows(name, *x.shape[:2])
-    G = router.weights(a, logits, router.others(), scores, None).mean(dim=(0, 1)).cpu().numpy()
+    shape, token_rows = side_input.fit(name, x.shape[:-1], layer.name)
+    A, rows = layer.trex_A[name].float(), router.rows()
+    x = x.float().reshape(*shape, -1)
+    a = x @ A.t()
+    logits = x @ rows.float().t() if rows is not None else a[..., :0]
+    scores = side_input.by_adapter.get(name)
+    G = router.weights(a, logits, router.others(), scores, token_rows).mean(dim=(0, 1)).cpu().numpy()
     shares = router.token_shares(a, logits, router.others())
     if shares is None:
         return _Weights(G, np.zeros(0), np.zeros((RANDOM_ROUTERS, 0)))

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from trex_ds.adapters import RoutedModel
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
-from trex_ds.adapters.side_input import isolated
+from trex_ds.adapters.passes import isolated
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
@@ -78,7 +78,7 @@ class TRexTrainer(Trainer):
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
         elif not routed:
             del inputs["segment_ids"]
-            inputs = isolated(inputs, self.model.config._attn_implementation)
+            inputs = isolated(inputs, self.model.get_base_model())
         # A label is predicted from the position before it.
         targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         predicts = targets != IGNORED_LABEL
