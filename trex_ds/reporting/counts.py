@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from peft import LoraConfig, PeftConfig, PolyConfig, ShiraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig
 
-from trex_ds.adapters import TRexConfig
-from trex_ds.adapters.loading import check_splits
+from trex_ds.adapters.on_meta import adapted_on_meta
 from trex_ds.config import ConfigError
-from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location
 from trex_ds.reporting.architectures import ARCHITECTURES
 
@@ -62,30 +58,14 @@ def count(config: Any, adapter: PeftConfig, tasks: int | None = None) -> dict[st
     Raises:
         ValueError: if the adapter does not fit the model, or learns tasks apart and `tasks` is None.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.modeling_utils import set_zero3_state
-
-    adapter = copy.deepcopy(adapter)
-    if isinstance(adapter, TRexConfig) and adapter.needs_statistics and adapter.centroids is None:
-        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
-    if isinstance(adapter, PolyConfig):
-        if tasks is None:
-            raise ValueError("Poly and MHR have parameters for each task, so that count needs their number: pass tasks")
-        adapter.n_tasks = tasks
-    if isinstance(adapter, ShiraConfig):
-        adapter.mask_fn = None  # which weights are trained is a matter of values; how many are is not
-    # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
-    with torch.device("meta"), set_zero3_state():
-        base = AutoModelForCausalLM.from_config(config, attn_implementation="eager").requires_grad_(False)
-        owned = {id(parameter) for parameter in base.parameters()}
-        modules = {name for name, _ in base.named_modules()}
-        model = get_peft_model(base, adapter)
-    check_splits(model)
+    model, base = adapted_on_meta(config, adapter, tasks)
+    modules = {name for name, _ in base.named_modules()}
+    owned = {name for name, _ in base.named_parameters()}
     counts = dict.fromkeys(ROLES, 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             counts[_role(name, modules)] += parameter.numel()
-        elif id(parameter) not in owned:
+        elif re.sub(r"^base_model\.model\.|\.(base_layer|original_module)(?=\.)", "", name) not in owned:
             counts[FROZEN] += parameter.numel()
     return counts
 
