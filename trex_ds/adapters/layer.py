@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.adapters.mixing import routed_update, routed_update_reference
@@ -156,7 +155,7 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
     def _update(
         self, adapter_name: str, y: Tensor, x: Tensor, scores: Tensor | None, token_rows: Tensor | None
     ) -> Tensor:
-        """The base layer's output with one adapter's update: y (batch, seq, out_features), x (batch, seq, in_features)."""
+        """One adapter's update added to y (batch, seq, out_features), for x (batch, seq, in_features)."""
         router: Router = self.trex_router[adapter_name]
         # Under autocast x may still be float32 while y is not. The products below choose their own
         # types, so autocast must not choose again in the forward and not in the backward.

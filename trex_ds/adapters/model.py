@@ -24,13 +24,14 @@ from trex_ds.adapters.hydralora import HydraLoraConfig
 from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, RoutedLinear, linear_sizes
 from trex_ds.adapters.molora import MoLoraConfig
 from trex_ds.adapters.mora import MoraConfig
+from trex_ds.adapters.passes import BASE_NAME, Pass, flat_segments, input_shape, isolated
 from trex_ds.adapters.peft_type import register
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.router import Router
-from trex_ds.adapters.passes import BASE_NAME, Pass, flat_segments, input_shape, isolated
 from trex_ds.adapters.side_input import SideInput
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
+from trex_ds.adapters.targets import target_problems
 
 # Linears of one module that read the same tensor, by the names that transformers' models give them.
 _READ_THE_SAME = (
@@ -41,6 +42,8 @@ _READ_THE_SAME = (
     ("w1", "w3"),
     ("wi_0", "wi_1"),
 )
+# By the kernels for GPUs always, and by some mixers elsewhere too.
+_READ_BY_MAMBA = ("x_proj", "dt_proj", "out_proj")
 
 
 class RoutedModel(BaseTuner):
@@ -72,8 +75,11 @@ class RoutedModel(BaseTuner):
         """PEFT's, for the first adapter and for those that are added.
 
         Raises:
-            ValueError: for a shared router, if no adapted linears are known to read the same input.
+            ValueError: for names that match nothing, or a shared router where no adapted linears are known to read
+                the same input.
         """
+        if problems := target_problems(model, self.peft_config[adapter_name]):
+            raise ValueError("; ".join(problems))
         self._shared_routers.clear()  # those of an earlier adapter, which may be gone, are none of this one's
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         config = self.peft_config[adapter_name]
@@ -124,6 +130,11 @@ class RoutedModel(BaseTuner):
             raise ValueError(
                 f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear, its quantised "
                 "kinds and GPT-2's Conv1D. Leave it out of target_modules, or name it in exclude_modules."
+            )
+        if "conv1d" in parent._modules and target_name in _READ_BY_MAMBA:
+            raise ValueError(
+                f"{current_key}: a Mamba mixer reads the weights of {', '.join(_READ_BY_MAMBA)} without calling them, "
+                f"so an adapter there would have no effect; set exclude_modules: {list(_READ_BY_MAMBA)}"
             )
         router = self._make_router(peft_config, adapter_name, current_key, linear_sizes(target)[0])
         if isinstance(target, RoutedLinear):
@@ -253,7 +264,7 @@ class RoutedModel(BaseTuner):
         if not active and names is None:
             return None
         if names is not None and segment_ids is not None:
-            raise ValueError("adapter_names gives each row one adapter, so rows cannot be packed: leave out segment_ids")
+            raise ValueError("adapter_names gives each row one adapter, so rows cannot be packed: omit segment_ids")
         routed = [name for name in active if self.peft_config[name].needs_intuition]
         if not routed:
             return Pass({}, adapter_names=names)

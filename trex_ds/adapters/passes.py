@@ -1,4 +1,4 @@
-"""One forward pass as its adapted linears need it: the samples' intuition scores, and whose token each of their rows is."""
+"""What a forward pass gives to its adapted linears: intuition scores, and whose tokens they see."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Pass:
             return Fitted((batch, tokens // batch), rows.view(view).expand(given).reshape(batch, -1))
         if given == (batch, seq):
             return Fitted((batch, seq), rows)
-        if tokens == batch * seq and len(given) == 1 or given == (1, batch * seq):
+        if (tokens == batch * seq and len(given) == 1) or given == (1, batch * seq):
             return Fitted((1, tokens), rows.reshape(1, -1))
         if isinstance(self.kept, int):
             return Fitted((batch, self.kept), rows[:, seq - self.kept :]) if given == (batch, self.kept) else None

@@ -28,24 +28,25 @@ def target_problems(model: nn.Module, config: PeftConfig) -> list[str]:
     """
     modules = [name.replace(".base_layer", "") for name, _ in model.named_modules() if name]
     modules = [name.removeprefix("base_model.model.") for name in modules]
-    parameters = [name for name, _ in model.named_parameters()]
+    parameters = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
     adaptable = _adaptable(model)
+    linears = _adaptable(model, linears_only=True)
     found = []
-    for field, candidates in (
-        ("target_modules", adaptable),
-        ("feedforward_modules", adaptable),
-        ("exclude_modules", adaptable),
-        ("modules_to_save", modules),
-        ("target_parameters", parameters),
+    for field, candidates, likely in (
+        ("target_modules", adaptable, linears),
+        ("feedforward_modules", adaptable, linears),
+        ("exclude_modules", adaptable, linears),
+        ("modules_to_save", modules, modules),
+        ("target_parameters", parameters, parameters),
     ):
         value = getattr(config, field, None)
         if isinstance(value, str):
             if value.lower() != _ALL and not any(re.fullmatch(value, name) for name in candidates):
-                found.append(f"{field}: the regular expression {value!r} matches {_none_of(value, candidates)}")
+                found.append(f"{field}: the regular expression {value!r} matches {_none_of(value, likely)}")
             continue
         for name in sorted(value or ()):
             if not any(key == name or key.endswith(f".{name}") for key in candidates):
-                found.append(f"{field}: {name!r} is {_none_of(name, candidates)}")
+                found.append(f"{field}: {name!r} is {_none_of(name, likely)}")
     return found + _layer_problems(getattr(config, "layers_to_transform", None), adaptable)
 
 
@@ -64,18 +65,19 @@ def _none_of(name: str, candidates: Iterable[str]) -> str:
     leaves = sorted({candidate.rsplit(".", 1)[-1] for candidate in candidates})
     near = get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.5)
     folded = [leaf for leaf in leaves if leaf.casefold() == name.casefold()]
-    guess = (folded or near or [None])[0]
+    guess = next(iter(folded or near), None)
     return "none of the model's: " + (f"did you mean {guess!r}? It has " if guess else "it has ") + ", ".join(leaves)
 
 
-def _adaptable(model: nn.Module) -> list[str]:
-    """Names of the modules that methods adapt: linears, and whatever has an adapter already."""
+def _adaptable(model: nn.Module, linears_only: bool = False) -> list[str]:
+    """Names of the modules that methods adapt: linears and whatever has an adapter already; some also others."""
+    kinds = (nn.Linear, Conv1D, BaseTunerLayer) if linears_only else (nn.Linear, Conv1D, nn.Embedding, BaseTunerLayer)
     found = []
     for name, module in model.named_modules():
         parts = name.removeprefix("base_model.model.").split(".")
-        if isinstance(module, nn.Linear | Conv1D | nn.Embedding | BaseTunerLayer) or "norm" in parts[-1].lower():
-            if not any(part.startswith(("trex_", "lora_")) for part in parts):
-                found.append(".".join(part for part in parts if part != "base_layer"))
+        own = any(part.startswith(("trex_", "lora_")) for part in parts)
+        if not own and (isinstance(module, kinds) or (not linears_only and "norm" in parts[-1].lower())):
+            found.append(".".join(part for part in parts if part != "base_layer"))
     return found
 
 
@@ -124,7 +126,7 @@ def coverage(model: PeftModel, base: nn.Module) -> Coverage:
             elif isinstance(own, nn.Linear | Conv1D):
                 inputs, outputs = linear_sizes(own)
                 adapted[f"{path}.weight"] = inputs * outputs
-    ends = {id(module) for module in (base.get_input_embeddings(), base.get_output_embeddings())}  # type: ignore[operator]
+    ends = {id(module) for module in (base.get_input_embeddings(), base.get_output_embeddings())}
     others: dict[str, int] = {}
     for path, module in base.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -61,7 +61,10 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads items to a batch, on the left, so that all rows end together: with their answers, or ready to go on."""
+    """Pads items to a batch: on the right for training, else on the left, so that all rows end ready to go on.
+
+    On the right no architecture can see the padding, also one that carries a state from token to token.
+    """
 
     pad_token_id: int
 
@@ -72,17 +75,17 @@ class Collator:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 on padding), int64
             (batch, seq), `intuition`, float32 (batch, N), and `task_ids`, int64 (batch,).
         """
-        ids = [item["input_ids"] for item in items]
+        ids, left = [item["input_ids"] for item in items], "labels" not in items[0]
         batch = {
-            "input_ids": _pad(ids, self.pad_token_id),
-            "attention_mask": _pad([[1] * len(row) for row in ids], 0),
+            "input_ids": _pad(ids, self.pad_token_id, left),
+            "attention_mask": _pad([[1] * len(row) for row in ids], 0, left),
         }
         if "intuition" in items[0]:
             batch["intuition"] = torch.stack([item["intuition"] for item in items]).float()
         if "task_ids" in items[0]:
             batch["task_ids"] = torch.tensor([item["task_ids"] for item in items])
         if "labels" in items[0]:
-            batch["labels"] = _pad([item["labels"] for item in items], IGNORED_LABEL)
+            batch["labels"] = _pad([item["labels"] for item in items], IGNORED_LABEL, left)
         return batch
 
 
@@ -130,6 +133,7 @@ def _joined(items: Sequence[Mapping[str, Any]], name: str) -> torch.Tensor:
     return torch.cat([torch.as_tensor(item[name], dtype=torch.int64) for item in items])
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+def _pad(rows: Sequence[Sequence[int]], value: int, left: bool) -> torch.Tensor:
     length = max(map(len, rows))
-    return torch.tensor([[value] * (length - len(row)) + list(row) for row in rows])
+    padding = [[value] * (length - len(row)) for row in rows]
+    return torch.tensor([[*p, *row] if left else [*row, *p] for p, row in zip(padding, rows, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
+from trex_ds.modeling.meta import base_on_meta
 from trex_ds.modeling.piecewise import load_in_4bit, weights_folder, weights_problem
 from trex_ds.modeling.quantized import quantization_problem
 from trex_ds.products import use_float32_products
@@ -27,7 +29,7 @@ class ModelConfig:
     quantization: str | None = None
     """nf4: the linears' weights in 4 bits (double quantisation), computed with in `dtype`; null: all in `dtype`."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation."""
+    """Attention implementation; eager is used where the architecture has none of this kind."""
 
     def problems(self) -> list[str]:
         """A model that is not there, or cannot be quantised."""
@@ -101,16 +103,39 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
+def supported_attention(config: ModelConfig) -> str:
+    """The attention that the model is used with: the recipe's, or eager where its architecture has not the recipe's.
+
+    Raises:
+        ImportError: if the recipe's needs a package that is not installed.
+        ValueError: if no model can be made of the configuration.
+    """
+    return _supported_attention(model_location(config.name), config.revision, config.attention)
+
+
+@cache
+def _supported_attention(location: str, revision: str | None, attention: str) -> str:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(location, revision=revision)
+    try:
+        base_on_meta(config, attention)
+    except ValueError:
+        base_on_meta(config, "eager")
+        return "eager"
+    return attention
+
+
 def load_base_model(config: ModelConfig) -> Any:
     """The base model, frozen. Sharded while it loads if a ZeRO-3 TrainingArguments is alive."""
     from transformers import AutoModelForCausalLM
 
-    location = model_location(config.name)
+    location, attention = model_location(config.name), supported_attention(config)
     if config.quantization is not None:
-        model = load_in_4bit(location, config.revision, config.torch_dtype, config.attention)
+        model = load_in_4bit(location, config.revision, config.torch_dtype, attention)
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            location, revision=config.revision, dtype=config.torch_dtype, attn_implementation=config.attention
+            location, revision=config.revision, dtype=config.torch_dtype, attn_implementation=attention
         )
     model.config.use_cache = False  # training recomputes; generate asks for its cache itself
     use_float32_products(model)

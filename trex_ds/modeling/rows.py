@@ -8,7 +8,7 @@ whole row. What is said here is tried, on the architecture's tiny twin.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -153,8 +153,12 @@ def _trial(twin: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         positions = (mask.cumsum(0) - 1).clamp(min=0)
         padded.append({"input_ids": ids[None], "attention_mask": mask[None], "position_ids": positions[None]})
     found = _logits(twin, padded)
-    return _joined(alone), _joined(joined), None if found is None else torch.cat(
-        [logits[-n:] for logits, n in zip(found, (n for row in _LENGTHS for n in row), strict=True)]
+    return (
+        _joined(alone),
+        _joined(joined),
+        None
+        if found is None
+        else torch.cat([logits[-n:] for logits, n in zip(found, (n for row in _LENGTHS for n in row), strict=True)]),
     )
 
 
@@ -177,7 +181,7 @@ def _packed_logits(twin: Any, form: PackedForm, one_row: bool) -> Tensor | None:
     return torch.cat([logits[: len(row)] for logits, row in zip(found, ids, strict=True)])
 
 
-def _logits(twin: Any, calls: list[Mapping[str, Any]]) -> list[Tensor] | None:
+def _logits(twin: Any, calls: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
     """Of every row of every call; None if the model does not take the arguments."""
     try:
         with torch.no_grad():

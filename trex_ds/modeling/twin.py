@@ -26,7 +26,9 @@ _WIDTH = re.compile(
     r"|.*(ffn_dim|ffn_size|head_dim|headdim|d_head|d_state|d_ssm|lora_rank|proj_dim|dim_head|dim_model|rotary_dim)$"
 )
 _HEAD = re.compile(r".*(head_dim|headdim|d_head|dim_head|rotary_dim|attention_head_size|kv_channels)$")
-_NUMBER_OF_HEADS = re.compile(r"^(num_attention_heads|n_heads?|num_heads|attention_heads|(de|en)coder_attention_heads)$")
+_NUMBER_OF_HEADS = re.compile(
+    r"^(num_attention_heads|n_heads?|num_heads|attention_heads|(de|en)coder_attention_heads)$"
+)
 _NUMBER_OF_LAYERS = re.compile(
     r"^(num_hidden_layers|n_layers?|num_layers|num_(de|en)coder_layers|(de|en)coder_layers|max_window_layers)$"
 )

@@ -10,7 +10,7 @@ from trex_ds.adapters import TRexConfig
 from trex_ds.adapters.loading import adapt
 from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
-from trex_ds.modeling import model_location
+from trex_ds.modeling import model_location, supported_attention
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
 from trex_ds.training.memory import BASE, role_of
@@ -27,8 +27,8 @@ def meta_model(recipe: Recipe) -> Any:
     from transformers.modeling_utils import set_zero3_state
 
     register()
-    attention = "eager" if recipe.model.attention == "eager" else PLANNED
     try:
+        attention = "eager" if supported_attention(recipe.model) == "eager" else PLANNED
         config = AutoConfig.from_pretrained(model_location(recipe.model.name), revision=recipe.model.revision)
         # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
         with torch.device("meta"), set_zero3_state():

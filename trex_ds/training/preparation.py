@@ -6,7 +6,7 @@ import gc
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +27,7 @@ from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation import Question
 from trex_ds.files import atomic_path
 from trex_ds.intuition import Centroids, IntuitionResult, SentenceTransformerEmbedder, intuition_pass, text_digests
-from trex_ds.modeling import fetch_base_model, load_tokenizer
+from trex_ds.modeling import fetch_base_model, load_tokenizer, supported_attention
 from trex_ds.tasks import (
     Example,
     TaskConfig,
@@ -38,6 +38,7 @@ from trex_ds.tasks import (
 )
 from trex_ds.training.questions import check_answers, to_question
 from trex_ds.training.seen_data import check_data, describe_data
+from trex_ds.training.trial import check_positions, try_model
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -112,6 +113,10 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     try:
         _fetch_model(recipe)
         tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
+        trial = try_model(recipe, tokenizer)
+        if rank() == 0:
+            for note in trial.notes:
+                log.info("%s", note)
         store, folders = _examples(recipe, tokenizer, stages)
         evaluation_digests = store.evaluation.data.column("digest").to_numpy()
         positions, held_out, left_out = _split(recipe, store, evaluation_digests)
@@ -130,6 +135,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         contexts = [text for example, *_ in examples + held_out_examples for text in _contexts(example)]
         if recipe.training.resume and not recipe.training.resume_with_other_data:
             on_rank_zero(lambda: check_data(describe_data(recipe, store, indices), Path(recipe.output_dir)))
+        check_positions(recipe, trial, examples + held_out_examples)
         check_answers(recipe, tokenizer, store, [example for example, *_ in examples])
         intuition = None
         if recipe.adapter.needs_intuition:
@@ -141,7 +147,8 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     make_set = partial(TrainingSet, TrainRows(store), scores, score_rows, task_numbers=numbers)
     training_set = make_set(indices)
     packing = None
-    if recipe.data.packing:
+    packed = recipe.data.packing and trial.rows.packed is not None
+    if packed:
         packing = plan_rows(lengths(store.train)[indices], recipe.data.max_length, recipe.seed)
         if rank() == 0:
             log.info("packing: %s", packing)
@@ -149,7 +156,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     return Prepared(
         tokenizer=tokenizer,
         training_set=training_set if packing is None else PackedSet(training_set, packing),
-        collator=_collator(recipe, tokenizer),
+        collator=_collator(recipe, tokenizer, packed),
         questions=[ask(*item) for item in examples],
         held_out=[ask(*item) for item in held_out_examples],
         left_out=make_set(left_out),
@@ -280,10 +287,10 @@ def _hold_out(
     return {name: own for name, own in positions.items() if len(own)}, held
 
 
-def _collator(recipe: Recipe, tokenizer: Any) -> Collator | PackedCollator:
-    if not recipe.data.packing:
+def _collator(recipe: Recipe, tokenizer: Any, packed: bool) -> Collator | PackedCollator:
+    if not packed:
         return Collator(tokenizer.pad_token_id)
-    return PackedCollator(tokenizer.pad_token_id, one_row="flash" in recipe.model.attention)
+    return PackedCollator(tokenizer.pad_token_id, one_row="flash" in supported_attention(recipe.model))
 
 
 def _contexts(example: Example) -> list[str]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from trex_ds.adapters import RoutedModel
-from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.adapters.passes import isolated
+from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.data import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
@@ -88,7 +88,10 @@ class TRexTrainer(Trainer):
             predicts = torch.nn.functional.pad(predicts, (config.num_virtual_tokens, 0))
             inputs.pop("position_ids")  # counted with them by the model
         outputs = model(**{**inputs, "logits_to_keep": predicts, "use_cache": False})
-        logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
+        logits = outputs.logits
+        if logits.dim() == 3:  # of a model that computes them everywhere
+            logits = logits[predicts]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
