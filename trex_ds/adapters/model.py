@@ -32,6 +32,7 @@ from trex_ds.adapters.side_input import SideInput
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
 from trex_ds.adapters.targets import target_problems
+from trex_ds.modeling.mixers import read_without_a_call
 
 # Linears of one module that read the same tensor, by the names that transformers' models give them.
 _READ_THE_SAME = (
@@ -42,8 +43,6 @@ _READ_THE_SAME = (
     ("w1", "w3"),
     ("wi_0", "wi_1"),
 )
-# By the kernels for GPUs always, and by some mixers elsewhere too.
-_READ_BY_MAMBA = ("x_proj", "dt_proj", "out_proj")
 
 
 class RoutedModel(BaseTuner):
@@ -131,10 +130,10 @@ class RoutedModel(BaseTuner):
                 f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear, its quantised "
                 "kinds and GPT-2's Conv1D. Leave it out of target_modules, or name it in exclude_modules."
             )
-        if "conv1d" in parent._modules and target_name in _READ_BY_MAMBA:
+        if target_name in (read := read_without_a_call(parent)):
             raise ValueError(
-                f"{current_key}: a Mamba mixer reads the weights of {', '.join(_READ_BY_MAMBA)} without calling them, "
-                f"so an adapter there would have no effect; set exclude_modules: {list(_READ_BY_MAMBA)}"
+                f"{current_key}: a Mamba mixer reads the weights of {', '.join(read)} without calling them, so an "
+                f"adapter there would have no effect; set exclude_modules: {read}"
             )
         router = self._make_router(peft_config, adapter_name, current_key, linear_sizes(target)[0])
         if isinstance(target, RoutedLinear):

@@ -53,7 +53,8 @@ def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attent
                 packed = isinstance(module, Linear4bit) and name == "weight"
                 if ds_config is None or rank() == 0:
                     tensor = read(full)
-                    tensor = pack(tensor, dtype) if packed else tensor
+                    if packed:
+                        tensor = pack(tensor.t() if module.transposed else tensor, dtype)
                     assert tensor.shape == empty.shape, (full, tensor.shape, empty.shape)
                 else:
                     tensor = torch.empty_like(empty, device=_device())

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
 
+from trex_ds.modeling.mixers import read_without_a_call
 from trex_ds.products import needs_float32
 
 NF4 = "nf4"
@@ -42,15 +44,18 @@ class Linear4bit(nn.Linear):
     """A frozen linear with its weight in nf4; computes in the input's type.
 
     Args:
-        linear: whose sizes, bias and type it takes; its weight is not read.
+        linear: torch's or GPT-2's, whose sizes, bias and type it takes; its weight is not read.
 
     Raises:
         ValueError: for a weight with an odd number of elements.
     """
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear | Conv1D):
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.transposed = isinstance(linear, Conv1D)
+        """Whether the weight is saved as (in_features, out_features)."""
+        sizes = (linear.nx, linear.nf) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
+        self.in_features, self.out_features = sizes
         if self.in_features * self.out_features % 2:
             raise ValueError(
                 f"a linear of {self.in_features} x {self.out_features} weights cannot be packed in pairs; "
@@ -75,10 +80,16 @@ class Linear4bit(nn.Linear):
 
 
 def use_linears_in_4_bits(model: Any) -> None:
-    """Replace the linears of a causal language model, but for its output head, by empty ones in 4 bits."""
+    """Replace the linears of a causal language model by empty ones in 4 bits.
+
+    Its output head stays, and so do linears whose weights are read without a call.
+    """
     head = model.get_output_embeddings()
     for path, module in list(model.named_modules()):
-        if type(module) is nn.Linear and module is not head:
+        parent, _, name = path.rpartition(".")
+        if not isinstance(module, Conv1D) and (type(module) is not nn.Linear or module is head):
+            continue
+        if name not in read_without_a_call(model.get_submodule(parent)):
             model.set_submodule(path, Linear4bit(module))
 
 
