@@ -155,13 +155,13 @@ def four_bits(name: str, attention: str, folder: Path) -> str:
 
 def generates(name: str, attention: str, folder: Path) -> str:
     """Answers of prompts of different lengths in one batch are those of each prompt by itself, token by token."""
-    from trex_ds.evaluation.batches import same_length_groups
+    from trex_ds.evaluation.batches import length_batches
 
     model = adapted(name, attention).eval()
     prompts = [item["input_ids"][:n] for item, n in zip(items(), (3, 9, 5, 9), strict=True)]
     scores = [item["intuition"] for item in items()]
     together: dict[int, list[int]] = {}
-    for group in same_length_groups(model, prompts):
+    for group in length_batches(model, prompts, len(prompts)):
         batch = Collator(0)([{"input_ids": prompts[i], "intuition": scores[i]} for i in group])
         out = model.generate(**batch, max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0)
         together |= {i: out[row, -4:].tolist() for row, i in enumerate(group)}

@@ -22,6 +22,7 @@ from trex_ds.comparison.output import (
     write_results,
     write_scores,
 )
+from trex_ds.comparison.places import check_places
 from trex_ds.comparison.results import Results, evaluations_of, finished_runs, results_of
 from trex_ds.comparison.runs import Run, execute, in_order, states_of
 from trex_ds.comparison.state import RunState
@@ -30,6 +31,7 @@ from trex_ds.config import ConfigError, flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation import Evaluation
 from trex_ds.quiet import quiet_libraries
+from trex_ds.reporting.counts import model_config
 from trex_ds.tracking import Tracker, git_commit, recipe_hash
 from trex_ds.training import job
 from trex_ds.training.launching import naming_the_rank, start_distributed
@@ -223,5 +225,8 @@ def _with_control(recipe: CompareRecipe) -> dict[str, Any]:
             problems.append(f"methods.{name}: {error}")
     if problems:
         raise ConfigError(problems)
-    reference = recipe.reference_method
-    return {**recipe.methods, EQUAL_LORA: equal_lora(children[reference])}
+    sections = {**recipe.methods, EQUAL_LORA: equal_lora(children[recipe.reference_method])}
+    if not recipe.different_matrices:
+        config = model_config(recipe.model.name, recipe.model.revision)
+        check_places(config, {name: section.build() for name, section in sections.items()}, len(recipe.tasks))
+    return sections

@@ -46,6 +46,8 @@ class CompareRecipe(Recipe):
     """Each method is trained once with each of them."""
     tuning: TuningConfig | None = None
     """How each method's learning rate is chosen; null: all have that of the recipe."""
+    different_matrices: bool = False
+    """Compare methods though they adapt different matrices of the base model, as LoRA and T-REX do with experts."""
     retry_failed: bool = False
     """Try runs again that have failed before."""
 

@@ -1,15 +1,16 @@
-"""Which prompts may share a batch: in most architectures any, since padding in front of a row changes nothing."""
+"""Which prompts share a batch: of like length, and of one length where an architecture sees padding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from trex_ds.modeling.rows import rows_of
 
 
 def may_be_padded(model: Any) -> bool:
-    """Whether the rows of a batch may have different lengths; a state that is carried over padding forbids it.
+    """Whether rows of a batch may have different lengths; a state that is carried over padding forbids it.
 
     Args:
         model: bare or adapted; one that is no transformers model is taken to allow it.
@@ -17,15 +18,17 @@ def may_be_padded(model: Any) -> bool:
     config = getattr(model, "config", None)
     if not hasattr(config, "model_type"):
         return True
-    rows = rows_of(config, getattr(config, "_attn_implementation", None) or "eager")
-    return rows.left_padding
+    return rows_of(config, getattr(config, "_attn_implementation", None) or "eager").left_padding
 
 
-def same_length_groups(model: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Positions of rows that may share a batch; all in one group where rows may be padded."""
-    if may_be_padded(model):
-        return [list(range(len(rows)))]
-    groups: dict[int, list[int]] = {}
-    for position, row in enumerate(rows):
-        groups.setdefault(len(row), []).append(position)
-    return list(groups.values())
+def length_batches(model: Any, rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Positions of `rows` in batches of at most `batch_size`; the longest first, so that too large a batch fails soon.
+
+    Args:
+        model: that takes them.
+        rows: token ids.
+        batch_size: rows of a batch at most.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
+    groups = [order] if may_be_padded(model) else [list(own) for _, own in groupby(order, lambda i: len(rows[i]))]
+    return [own[start : start + batch_size] for own in groups for start in range(0, len(own), batch_size)]

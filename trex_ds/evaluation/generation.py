@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trex_ds.data import Collator, turn_ends
 from trex_ds.distributed import agree, gather_objects, rank, world_size
+from trex_ds.evaluation.batches import length_batches
 from trex_ds.progress import Progress
 from trex_ds.tasks import Example, Scorer
 
@@ -64,8 +65,7 @@ def answer_all(
     Raises:
         RuntimeError: on every rank, if a scorer fails on one.
     """
-    order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].input_ids), i))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches = length_batches(model, [question.input_ids for question in questions], batch_size)
     rounds = -(-len(batches) // world_size())
     answers: dict[int, str] = {}
     for number in Progress(range(rounds), desc=description, unit=" batches", shown=rank() == 0):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from trex_ds.data.tokenizing import read_texts
 from trex_ds.distributed import rank
+from trex_ds.evaluation.batches import length_batches
 from trex_ds.evaluation.generation import generation_ends, without_ends
 from trex_ds.evaluation.harness_dealing import run_dealt
 
@@ -254,8 +255,9 @@ class TRexLM(TemplateLM):
 
     def _batches(self, rows: list[Any]) -> list[list[Any]]:
         """Long ones first: rows of a batch are of like length, and too large a batch fails at once."""
-        ordered = sorted(rows, key=lambda row: (-len(row.input_ids), tuple(row.input_ids)))
-        return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+        ordered = sorted(rows, key=lambda row: tuple(row.input_ids))
+        batches = length_batches(self.model, [row.input_ids for row in ordered], self.batch_size)
+        return [[ordered[position] for position in batch] for batch in batches]
 
     def _scores_of(self, contexts: list[str]) -> dict[str, Tensor]:
         if self._scores is None:

@@ -6,7 +6,7 @@ import gc
 import logging
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -113,7 +113,7 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
     try:
         _fetch_model(recipe)
         tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
-        trial = try_model(recipe, tokenizer)
+        trial = on_rank_zero(lambda: try_model(recipe, tokenizer))
         if rank() == 0:
             for note in trial.notes:
                 log.info("%s", note)
@@ -140,6 +140,8 @@ def prepare(recipe: Recipe, device: torch.device) -> Prepared:
         intuition = None
         if recipe.adapter.needs_intuition:
             intuition = _intuition(recipe, store, folders, contexts, device, stages)
+    except ConfigError:
+        raise
     except (ValueError, PeerError) as error:
         raise ConfigError([str(error)]) from error
     scores, score_rows = (None, None) if intuition is None else (intuition.scores, intuition.rows(store.digests))

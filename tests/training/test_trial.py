@@ -1,0 +1,147 @@
+"""What is found of a recipe's model and adapter before anything is prepared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.data.tokenizers import CHATML, make_tokenizer
+from tests.families.models import family_model
+from tests.training.jobs import write_recipe
+from trex_ds.config import ConfigError, read_recipe
+from trex_ds.modeling import load_tokenizer
+from trex_ds.training.recipe import Recipe
+from trex_ds.training.trial import Trial, try_model
+
+
+def trial(folder, family: str | None = None, **overrides) -> Trial:
+    if family is not None:
+        tokenizer = make_tokenizer(CHATML)
+        tokenizer.save_pretrained(folder / "base")
+        model = family_model(family)
+        model.resize_token_embeddings(len(tokenizer))
+        model.save_pretrained(folder / "base")
+        overrides["model__name"] = str(folder / "base")
+    recipe = read_recipe(Recipe, ["--config", str(write_recipe(folder, **overrides))], "")
+    return try_model(recipe, load_tokenizer(recipe.model.name))
+
+
+def problems(folder, family: str | None = None, **overrides) -> str:
+    with pytest.raises(ConfigError) as caught:
+        trial(folder, family, **overrides)
+    return "\n".join(caught.value.problems)
+
+
+def test_the_tiny_llama_of_all_jobs_is_packed_by_positions_and_adapted_whole(tmp_path):
+    found = trial(tmp_path)
+    assert found.rows.packed is not None
+    assert found.rows.packed.mask == "none"
+    assert found.coverage.share == 1.0
+    assert found.notes == [
+        "adapter: trex adapts q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: "
+        "100.0% of the values of the base's matrices"
+    ]
+
+
+@pytest.mark.parametrize("method", ["trex", "lora", "ia3"])
+def test_names_that_match_nothing_are_named_with_the_nearest_whatever_the_method(tmp_path, method):
+    adapter = {"method": method, "target_modules": ["q_proj", "vproj"]}
+    if method == "ia3":
+        adapter["feedforward_modules"] = []
+    assert "adapter.target_modules: 'vproj' is none of the model's: did you mean 'v_proj'?" in problems(
+        tmp_path, adapter=adapter
+    )
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    adapter = {"target_modules": ["Q_proj"], "exclude_modules": ["qq_proj"], "layers_to_transform": [5]}
+    found = problems(tmp_path, "opt", adapter=adapter, data__max_length=500)
+    assert "data.max_length: 500 tokens are more than the 128 positions" in found
+    assert "adapter.target_modules: 'Q_proj'" in found
+    assert "adapter.exclude_modules: 'qq_proj'" in found
+    assert "adapter.layers_to_transform: the model has no layer 5; its layers are 0 to 1" in found
+
+
+def test_tokens_that_the_model_does_not_know_are_named(tmp_path):
+    write_recipe(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path / "model"))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = len(tokenizer) - 1
+    assert f"1 tokens that the model, with {rows} rows of embeddings, does not know: '[PAD]' ({rows})" in problems(
+        tmp_path
+    )
+
+
+def test_an_attention_that_the_architecture_lacks_falls_back_with_a_note(tmp_path):
+    notes = trial(tmp_path, "gemma2", data__max_length=64).notes
+    assert notes[0] == "model.attention: gemma2 has no sdpa attention; eager is used"
+
+
+def test_rows_of_a_model_with_a_state_are_not_packed_with_a_note(tmp_path):
+    found = trial(tmp_path, "lfm2", data__packing=True)
+    assert found.rows.packed is None
+    assert (
+        "data.packing: rows hold one example each, because in lfm2 the segments of a packed row would see each other; "
+        "micro_batch_size counts these"
+    ) in found.notes
+
+
+def test_experts_that_are_left_out_are_told_with_their_share(tmp_path):
+    notes = "\n".join(trial(tmp_path, "mixtral").notes)
+    # Of each layer's matrices: attention 32 * (32 + 16 + 16 + 32), experts 4 * 3 * 32 * 64, router 32 * 4.
+    share = 3072 / (3072 + 24576 + 128)
+    assert f"adapts q_proj, k_proj, v_proj, o_proj: {share:.1%} of the values" in notes
+    assert "trex leaves the experts as they are (experts.gate_up_proj, experts.down_proj)" in notes
+
+
+def test_lora_adapts_mixtrals_experts_as_peft_does(tmp_path):
+    found = trial(tmp_path, "mixtral", adapter={"method": "lora"})
+    assert not found.coverage.experts_left_out
+    assert found.coverage.share == 1.0
+
+
+@pytest.mark.parametrize(("family", "names"), [("mamba", "x_proj, dt_proj, out_proj"), ("falcon_h1", "out_proj")])
+def test_linears_that_a_model_reads_without_calling_are_refused(tmp_path, family, names):
+    found = problems(tmp_path, family)
+    assert f"a Mamba mixer reads the weights of {names} without calling them" in found
+    assert "set exclude_modules: ['" in found
+
+
+def test_a_step_that_fails_on_the_tiny_model_is_a_problem_that_names_the_error(tmp_path, monkeypatch):
+    from trex_ds.adapters import RoutedLinear
+
+    def broken(self, x):
+        raise RuntimeError(f"no such thing in {self.name}")
+
+    monkeypatch.setattr(RoutedLinear, "forward", broken)
+    assert "cannot be trained with it: no such thing in" in problems(tmp_path)
+
+
+def test_a_linear_that_is_not_called_is_a_problem(tmp_path, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: self.up_proj(x) @ self.down_proj.weight.t())
+    found = problems(tmp_path)
+    assert "a llama does not call down_proj, gate_proj" in found
+    assert "set adapter.exclude_modules: ['down_proj', 'gate_proj']" in found
+
+
+def test_nothing_of_the_machine_is_changed(tmp_path):
+    recipe = read_recipe(Recipe, ["--config", str(write_recipe(tmp_path))], "")
+    tokenizer = load_tokenizer(recipe.model.name)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    try_model(recipe, tokenizer)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_prompt_without_room_for_its_answer_is_refused_before_training(tmp_path):
+    from trex_ds.training.preparation import prepare
+
+    trial(tmp_path, "opt")
+    file = write_recipe(tmp_path, model__name=str(tmp_path / "base"), evaluation__max_new_tokens=120)
+    recipe = read_recipe(Recipe, ["--config", str(file)], "")
+    with pytest.raises(ConfigError, match=r"evaluation prompt of \d+ tokens .* 120, are more than the 128 positions"):
+        prepare(recipe, torch.device("cpu"))
