@@ -14,6 +14,7 @@ import yaml
 from trex_ds.adapters.loading import load_adapted
 from trex_ds.data import encode_prompt
 from trex_ds.evaluation import answer
+from trex_ds.evaluation.batches import length_batches
 from trex_ds.evaluation.benchmark_arguments import TASKS_FILE, adapter_files
 from trex_ds.intuition import Intuition
 from trex_ds.intuition.centroids import CENTROIDS_FILE
@@ -119,4 +120,16 @@ class Answerer:
         examples = [Example(prompt, "", "", plain=plain) for prompt in prompts]
         ids = [encode_prompt(self.tokenizer, e, self.system_prompt, escape=self.escape) for e in examples]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))
-        return answer(self.model, self.tokenizer, ids, scores, max_new_tokens, self.model.device, numbers)
+        answers: dict[int, str] = {}
+        for batch in length_batches(self.model, ids, max(1, len(ids))):
+            texts = answer(
+                self.model,
+                self.tokenizer,
+                [ids[i] for i in batch],
+                [scores[i] for i in batch],
+                max_new_tokens,
+                self.model.device,
+                None if numbers is None else [numbers[i] for i in batch],
+            )
+            answers.update(zip(batch, texts, strict=True))
+        return [answers[i] for i in range(len(ids))]

@@ -15,12 +15,12 @@ def training_set(indices: list[int]) -> TrainingSet:
     return TrainingSet(ROWS, SCORES, np.arange(3), np.array(indices))
 
 
-def test_training_batches_are_padded_on_the_left():
+def test_training_batches_are_padded_on_the_right():
     loader = DataLoader(training_set([1, 0, 1]), batch_size=3, collate_fn=Collator(pad_token_id=9))
     (batch,) = loader
-    assert batch["input_ids"].tolist() == [[9, 9, 8], [5, 6, 7], [9, 9, 8]]
-    assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 1]]
-    assert batch["labels"].tolist() == [[-100, -100, 8], [-100, 6, 7], [-100, -100, 8]]
+    assert batch["input_ids"].tolist() == [[8, 9, 9], [5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[8, -100, -100], [-100, 6, 7], [8, -100, -100]]
     assert batch["intuition"].tolist() == [[2, 3], [0, 1], [2, 3]]
     assert {name: tensor.dtype for name, tensor in batch.items()} == {
         "input_ids": torch.int64,
