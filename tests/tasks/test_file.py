@@ -139,7 +139,18 @@ ROW = '{"prompt": "p", "answer": "a"}'
         (f"{ROW}\n".encode("utf-16-be"), "is not in UTF-8, but it seems in UTF-16"),
         (f"{ROW}\r{ROW}\r".encode(), "ends its lines in CR alone; convert it, as by tr '\\r' '\\n'"),
         (f"{ROW}\n".encode("utf-32"), "is not in UTF-8, but in UTF-32; convert it, as by iconv -f UTF-32"),
-        (gzip.compress(ROW.encode()), "is packed with gzip; unpack it"),
+        (gzip.compress(ROW.encode(), mtime=0), "is packed with gzip; unpack it"),
+    ],
+    ids=[
+        "array",
+        "array with a mark",
+        "objects over lines",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "cr",
+        "utf-32",
+        "gzip",
     ],
 )
 def test_a_file_that_is_no_json_lines_is_told_so_once(tmp_path, content, problem):
