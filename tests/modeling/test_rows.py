@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig
 
-from tests.families.models import family_config, family_model
+from tests.families.models import FAMILIES, family_config, family_model
 from trex_ds.modeling import rows
 from trex_ds.modeling.rows import PackedForm, rows_of
 from trex_ds.modeling.twin import tiny_twin
@@ -32,6 +33,25 @@ def test_the_form_depends_on_the_attention(name, attention, form):
 )
 def test_padding_in_front_is_tried_too(name, left):
     assert rows_of(family_config(name), "eager").left_padding is left
+
+
+@pytest.mark.parametrize(
+    ("name", "is_decoder", "fault"),
+    [
+        ("bert", True, ""),
+        ("bert", False, "in a bert tokens see those that follow them, so there is nothing to predict"),
+        ("roberta", True, "a roberta gives other logits where positions from 0 are passed or padding follows"),
+    ],
+)
+def test_what_cannot_be_trained_is_found(name, is_decoder, fault):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(name, **sizes, is_decoder=is_decoder)
+    assert rows_of(config, "eager").fault == fault
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_families_can_be_trained(name):
+    assert rows_of(family_config(name), "eager").fault == ""
 
 
 @pytest.mark.parametrize("by_layer_type", [False, True])
@@ -83,6 +103,16 @@ def test_a_twin_has_layers_of_every_kind_and_the_same_weights_each_time():
     assert sum(p.numel() for p in one.parameters()) < 5_000_000
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
     assert config.num_hidden_layers == 26
+
+
+def test_a_twin_has_layers_that_share_keys_as_its_model_has():
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "hidden_size_per_layer_input": 64, "head_dim": 16}
+    config = AutoConfig.for_model("gemma3n_text", **sizes, num_attention_heads=4, num_key_value_heads=2)
+    assert (config.num_hidden_layers, config.num_kv_shared_layers) == (35, 15)
+    twin = tiny_twin(config, "sdpa")
+    assert twin.config.num_hidden_layers < 35
+    assert "reuse" in twin.config.kv_sharing_modes
+    assert rows_of(config, "sdpa").packed == PackedForm("none")
 
 
 def test_a_packed_pass_that_would_leak_is_refused_in_python_too():

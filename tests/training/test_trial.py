@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from transformers import AutoConfig
 
 from tests.data.tokenizers import CHATML, make_tokenizer
 from tests.families.models import family_model
@@ -13,9 +16,19 @@ from trex_ds.modeling import load_tokenizer
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trial import Trial, try_model
 
+_SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+_TEXT = {**_SIZES, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 600, "max_position_embeddings": 128}
+# Images of four patches, so of four positions.
+_IMAGES = {**_SIZES, "image_size": 28, "patch_size": 14}
 
-def trial(folder, family: str | None = None, **overrides) -> Trial:
-    if family is not None:
+
+def trial(folder, family: str | Any | None = None, **overrides) -> Trial:
+    """Of the tiny llama of all jobs, of a family's model, or of a model that a configuration describes."""
+    if family is not None and not isinstance(family, str):
+        make_tokenizer(CHATML).save_pretrained(folder / "base")
+        family.save_pretrained(folder / "base")
+        overrides["model__name"] = str(folder / "base")
+    elif family is not None:
         tokenizer = make_tokenizer(CHATML)
         tokenizer.save_pretrained(folder / "base")
         model = family_model(family)
@@ -26,7 +39,7 @@ def trial(folder, family: str | None = None, **overrides) -> Trial:
     return try_model(recipe, load_tokenizer(recipe.model.name))
 
 
-def problems(folder, family: str | None = None, **overrides) -> str:
+def problems(folder, family: str | Any | None = None, **overrides) -> str:
     with pytest.raises(ConfigError) as caught:
         trial(folder, family, **overrides)
     return "\n".join(caught.value.problems)
@@ -60,6 +73,48 @@ def test_all_problems_are_told_at_once(tmp_path):
     assert "adapter.target_modules: 'Q_proj'" in found
     assert "adapter.exclude_modules: 'qq_proj'" in found
     assert "adapter.layers_to_transform: the model has no layer 5; its layers are 0 to 1" in found
+
+
+@pytest.mark.parametrize("family", ["gptj", "mpt"])
+def test_a_table_of_positions_that_is_not_learnt_has_an_end_too(tmp_path, family):
+    assert "data.max_length: 500 tokens are more than the 128 positions" in problems(
+        tmp_path, family, data__max_length=500
+    )
+    assert trial(tmp_path, family, data__max_length=128).learnt_positions == 128
+
+
+def test_what_sees_images_is_left_out_by_the_names_that_are_told_and_its_positions_do_not_count(tmp_path):
+    config = AutoConfig.for_model("gemma3", text_config=_TEXT, vision_config=_IMAGES)
+    assert problems(tmp_path, config) == (
+        "adapter: a gemma3 does not call fc1, fc2, k_proj, out_proj, q_proj, v_proj "
+        "(model.vision_tower.encoder.layers.0.self_attn.k_proj for one), but reads its weights or leaves it out, so an "
+        "adapter there would learn nothing; set adapter.exclude_modules: '(.*[.])?(vision_tower)([.].*)?'"
+    )
+    found = trial(tmp_path, config, adapter__exclude_modules="(.*[.])?(vision_tower)([.].*)?")
+    assert found.learnt_positions is None
+    assert sum("language_model" in name for name in found.coverage.adapted) == 2 * 7 == len(found.coverage.adapted)
+
+
+def test_a_model_whose_rows_cannot_be_trained_is_refused(tmp_path):
+    config = AutoConfig.for_model("xlm-roberta", **_SIZES, vocab_size=600, is_decoder=True)
+    assert "model.name: a xlm-roberta gives other logits where positions" in problems(tmp_path, config)
+    config.is_decoder = False
+    assert "model.name: in a xlm-roberta tokens see those that follow" in problems(tmp_path, config)
+
+
+def test_a_linear_with_a_forward_of_its_own_is_named(tmp_path):
+    config = AutoConfig.for_model("phimoe", **_TEXT, num_local_experts=4)
+    found = problems(tmp_path, config)
+    assert "model.layers.0.mlp.router is a PhimoeTopKRouter with a forward of its own" in found
+    assert "exclude_modules: ['router']" in found
+    assert trial(tmp_path, config, adapter__exclude_modules=["router"]).coverage.adapted
+
+
+def test_rows_are_those_of_the_model_that_is_made_of_a_configuration(tmp_path):
+    # AutoModelForCausalLM takes the text part, of which it makes no twin.
+    found = trial(tmp_path, AutoConfig.for_model("emu3", text_config={**_TEXT, "pad_token_id": 0}), data__packing=True)
+    assert found.rows.packed is None
+    assert any(note.startswith("data.packing: rows hold one example each") for note in found.notes)
 
 
 def test_tokens_that_the_model_does_not_know_are_named(tmp_path):

@@ -90,11 +90,17 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
         """(..., in_features) -> (..., out_features).
 
         Raises:
-            ValueError: if an active adapter takes intuition scores and the pass has none, or none for this input.
+            ValueError: if an active adapter takes intuition scores and the pass has none, or none for this input, or
+                the base layer gives something else than its matrix's product.
         """
         y = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return y
+        if not isinstance(y, Tensor) or y.shape != (*x.shape[:-1], self.out_features):
+            raise ValueError(
+                f"{self.name} is a {type(self.base_layer).__name__} with a forward of its own, which is no product of "
+                f"its input with one matrix; leave it out with exclude_modules: ['{self.name.rpartition('.')[2]}']"
+            )
         self._register_in_zero3()
         current = self.side_input.current
         if current is not None and current.adapter_names is not None:

@@ -72,6 +72,8 @@ class Rows:
     """Whether padding in front of a row leaves its logits as they are."""
     reason: str
     """Why rows are not packed; empty if they can be."""
+    fault: str = ""
+    """Why nothing can be trained; empty if it can, or could not be tried."""
 
 
 def rows_of(config: Any, attention: str) -> Rows:
@@ -106,15 +108,20 @@ def _tried(key: _Key, kind: str) -> Rows:
     twin = tiny_twin(key.config, _FLASH if kind == "flash" else kind)
     if twin is None:
         return Rows(None, False, f"no tiny {name} could be made to try whether the segments of a row stay apart")
-    alone, joined, padded = _trial(twin)
+    alone, joined, padded_left, padded_right = _trial(twin)
     if alone is None or _equal(joined, alone):
         return Rows(None, False, f"a tiny {name} did not show whether the segments of a row stay apart")
-    left = padded is not None and _equal(padded, alone)
+    left = _equal(padded_left, alone)
+    fault = ""
+    if not _is_causal(joined, alone):
+        fault = f"in a {name} tokens see those that follow them, so there is nothing to predict"
+    elif not _equal(padded_right, alone):
+        fault = f"a {name} gives other logits where positions from 0 are passed or padding follows"
     for form in _forms(key.config, kind):
         packed = _packed_logits(twin, form, one_row=kind == "flash")
         if packed is not None and _equal(packed, alone):
-            return Rows(form, left, "")
-    return Rows(None, left, f"in {name} the segments of a packed row would see each other")
+            return Rows(form, left, "", fault)
+    return Rows(None, left, f"in {name} the segments of a packed row would see each other", fault)
 
 
 def _forms(config: Any, kind: str) -> Iterator[PackedForm]:
@@ -139,27 +146,30 @@ def _segments() -> list[list[Tensor]]:
     return [[torch.randint(3, 100, (n,), generator=generator) for n in row] for row in _LENGTHS]
 
 
-def _trial(twin: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Logits of every segment by itself, behind the first of its row, and behind padding: (tokens, vocabulary)."""
+def _trial(twin: Any) -> tuple[Tensor | None, ...]:
+    """Logits of every segment by itself, behind the first of its row, behind padding, and before padding.
+
+    Each (tokens, vocabulary), or None if the model does not take the arguments.
+    """
     rows = _segments()
-    alone = _logits(twin, [{"input_ids": segment[None]} for row in rows for segment in row])
+    segments = [segment for row in rows for segment in row]
+    alone = _logits(twin, [{"input_ids": segment[None]} for segment in segments])
     joined = _logits(twin, [{"input_ids": torch.cat(row)[None]} for row in rows])
-    long = max(n for row in _LENGTHS for n in row)
+    long = max(map(len, segments))
     padded = []
-    for segment in (segment for row in rows for segment in row):
-        front = long - len(segment)
-        mask = torch.cat((torch.zeros(front), torch.ones(len(segment)))).long()
-        ids = torch.cat((torch.full((front,), 5), segment))
-        positions = (mask.cumsum(0) - 1).clamp(min=0)
-        padded.append({"input_ids": ids[None], "attention_mask": mask[None], "position_ids": positions[None]})
-    found = _logits(twin, padded)
-    return (
-        _joined(alone),
-        _joined(joined),
-        None
-        if found is None
-        else torch.cat([logits[-n:] for logits, n in zip(found, (n for row in _LENGTHS for n in row), strict=True)]),
-    )
+    for left in (True, False):
+        found = _logits(twin, [_padded(segment, long - len(segment), left) for segment in segments])
+        lengths = list(map(len, segments))
+        padded.append(found and [row[-n:] if left else row[:n] for row, n in zip(found, lengths, strict=True)])
+    return tuple(None if found is None else torch.cat(found) for found in (alone, joined, *padded))
+
+
+def _padded(segment: Tensor, width: int, left: bool) -> dict[str, Tensor]:
+    """The arguments of a row of one segment with `width` tokens of padding."""
+    pad = (width, 0) if left else (0, width)
+    mask = torch.nn.functional.pad(torch.ones_like(segment), pad)[None]
+    ids = torch.nn.functional.pad(segment, pad, value=5)[None]
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 
 def _packed_logits(twin: Any, form: PackedForm, one_row: bool) -> Tensor | None:
@@ -190,8 +200,13 @@ def _logits(twin: Any, calls: Sequence[Mapping[str, Any]]) -> list[Tensor] | Non
         return None
 
 
-def _joined(rows: list[Tensor] | None) -> Tensor | None:
-    return None if rows is None else torch.cat(rows)
+def _is_causal(joined: Tensor | None, alone: Tensor) -> bool:
+    """Whether the first segments of rows have the same logits when another follows."""
+    start, pairs = 0, []
+    for first, second in _LENGTHS:
+        pairs.append(slice(start, start + first))
+        start += first + second
+    return joined is None or all(_equal(joined[own], alone[own]) for own in pairs)
 
 
 def _equal(one: Tensor | None, other: Tensor) -> bool:

@@ -32,6 +32,7 @@ _NUMBER_OF_HEADS = re.compile(
 _NUMBER_OF_LAYERS = re.compile(
     r"^(num_hidden_layers|n_layers?|num_layers|num_(de|en)coder_layers|(de|en)coder_layers|max_window_layers)$"
 )
+_NUMBER_OF_LAST_LAYERS = re.compile(r"^num_kv_shared_layers$")
 _NUMBER_OF_EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|zero_expert_num)$")
 _EXPERTS_A_TOKEN = re.compile(r"^(num_experts_per_tok(en)?|moe_topk|moe_k|moe_top_k|top_k_experts)$")
 _GROUPS_OF_EXPERTS = re.compile(r"^(n_group|topk_group|num_expert_group)$")
@@ -79,6 +80,7 @@ def _made(config: dict[str, Any] | Any, attention: str) -> Any | None:
             for parameter in model.parameters():
                 if parameter.dim() >= 2:
                     parameter.mul_(4.0)
+            model(input_ids=torch.arange(3, 3 + WINDOW)[None], use_cache=False)  # sizes may not go together
     except Exception:  # what an architecture asks of its sizes is only known to its own code
         return None
     model.config.use_cache = False
@@ -135,6 +137,7 @@ def _smaller_number(name: str, value: int, layers: int, divisor: int) -> int | N
         return min(value, 2)
     for pattern, most in (
         (_NUMBER_OF_LAYERS, layers),
+        (_NUMBER_OF_LAST_LAYERS, layers // 2),
         (_NUMBER_OF_EXPERTS, _EXPERTS),
         (_EXPERTS_A_TOKEN, 2),
         (_GROUPS_OF_EXPERTS, 1),

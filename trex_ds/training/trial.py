@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from trex_ds.adapters import RoutedLinear, TRexConfig
 from trex_ds.adapters.on_meta import adapted_on_meta
@@ -78,7 +80,9 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
         # PEFT writes the names that "all-linear" stands for into the configuration.
         problems += [f"adapter.{line}" for line in target_problems(adapted, converted)]
         found = coverage(adapted, bare)
-    rows = rows_of(config, attention)
+    rows = rows_of(base.config, attention)  # of the model that is made: of the text part alone, for some
+    if rows.fault:
+        problems.append(f"model.name: {rows.fault}; take another model")
     if not problems and isinstance(adapter, RoutedConfig):
         form = rows.packed if recipe.data.packing else None
         problems += _twin_problems(config, attention, adapter, form, recipe.training.gradient_checkpointing)
@@ -121,13 +125,30 @@ def check_positions(recipe: Recipe, trial: Trial, examples: Sequence[tuple[Any, 
             )
 
 
-def learnt_positions(model: nn.Module) -> int | None:
-    """How many positions a model has an embedding for; None where positions are computed."""
+def learnt_positions(model: Any) -> int | None:
+    """How many positions a model has an embedding or a table for; None where they are computed.
+
+    Args:
+        model: a causal language model; what it has to see images or to hear does not count.
+    """
+    if model.config.model_type == "mpt":
+        return model.config.max_seq_len  # its biases are made for so many
+    text = {model.config.model_type, model.config.get_text_config().model_type}
+    others = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, PreTrainedModel) and module.config.model_type not in text
+    )
     words = model.get_input_embeddings()
     for name, module in model.named_modules():
         leaf = name.rsplit(".", 1)[-1]
+        if f"{name}.".startswith(others):
+            continue
         if isinstance(module, nn.Embedding) and module is not words and ("pos" in leaf or leaf == "wpe"):
             return module.num_embeddings - getattr(module, "offset", 0)
+        for own, table in module.named_buffers(recurse=False):
+            if "pos" in own and table.dim() == 2 and table.is_floating_point():
+                return len(table)
     return None
 
 
@@ -169,18 +190,33 @@ def _twin_problems(
         if not any(isinstance(module, RoutedLinear) for module in twin.modules()):
             return []  # named by layers that the twin does not have
         return [f"adapter: a {config.model_type} cannot be trained with it: {error}"]
-    silent = [
-        layer.name
-        for layer in model.modules()
-        if isinstance(layer, RoutedLinear) and layer.trex_B[model.active_adapter].grad is None
-    ]
+    layers = [layer for layer in model.modules() if isinstance(layer, RoutedLinear)]
+    silent = [layer.name for layer in layers if layer.trex_B[model.active_adapter].grad is None]
     if not silent:
         return []
     leaves = sorted({name.rsplit(".", 1)[-1] for name in silent})
+    excluded = _names_of_these_alone(silent, {layer.name for layer in layers} - {*silent})
     return [
         f"adapter: a {config.model_type} does not call {', '.join(leaves)} ({silent[0]} for one), but reads its "
-        f"weights or leaves it out, so an adapter there would learn nothing; set adapter.exclude_modules: {leaves}"
+        f"weights or leaves it out, so an adapter there would learn nothing; set adapter.exclude_modules: {excluded!r}"
     ]
+
+
+def _names_of_these_alone(names: Sequence[str], others: Collection[str]) -> list[str] | str:
+    """What excludes linears by their names and leaves `others` in: last parts, or a regular expression."""
+    leaves = sorted({name.rsplit(".", 1)[-1] for name in names})
+    if not {*leaves} & {name.rsplit(".", 1)[-1] for name in others}:
+        return leaves
+    parents = set()
+    for name in names:
+        parts = name.split(".")
+        paths = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        # The outermost module with nothing else in it, which every layer has under one name.
+        whole = next((path for path in paths if not any(other.startswith(f"{path}.") for other in others)), name)
+        parents.add(whole.rsplit(".", 1)[-1])
+    # Without backslashes, which quotes in a recipe may double.
+    expression = f"(.*[.])?({'|'.join(sorted(parents))})([.].*)?"
+    return [*names] if any(re.fullmatch(expression, other) for other in others) else expression
 
 
 def _step(model: Any, adapter: RoutedConfig, packed: bool) -> None:
