@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from tests.families.models import FAMILIES, family_config, family_model
 from trex_ds.modeling import rows
-from trex_ds.modeling.rows import PackedForm, rows_of
+from trex_ds.modeling.rows import PackedForm, Rows, rows_of
 from trex_ds.modeling.twin import tiny_twin
 
 
@@ -70,6 +70,15 @@ def test_masks_let_a_token_see_its_own_segment_up_to_itself(mask, by_layer_type)
             for query in range(12):
                 seen = {key for key in range(starts[row][query], query + 1) if query - key < window}
                 assert set(allowed[row, 0, query].nonzero().flatten().tolist()) == seen
+
+
+@pytest.mark.parametrize("around", [lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")])
+def test_what_is_found_does_not_depend_on_the_pass_that_asks(around):
+    rows._tried.cache_clear()
+    config = family_config("llama")
+    with around():
+        found = rows_of(config, "sdpa")
+    assert found == Rows(PackedForm("none"), left_padding=True, reason="", fault="")
 
 
 def test_a_model_of_which_no_twin_can_be_made_is_not_packed(monkeypatch):

@@ -163,6 +163,15 @@ def test_linears_that_a_model_reads_without_calling_are_refused(tmp_path, family
     assert "set exclude_modules: ['" in found
 
 
+def test_linears_that_are_read_are_refused_whatever_the_method(tmp_path):
+    read = ["dt_proj", "out_proj", "x_proj"]
+    adapter = {"method": "lora", "target_modules": "all-linear"}
+    found = problems(tmp_path, "jamba", adapter=adapter, data__max_length=64)
+    assert "a Mamba mixer reads the weights of dt_proj, out_proj, x_proj without calling them" in found
+    assert f"set adapter.exclude_modules: {read}" in found
+    assert trial(tmp_path, "jamba", adapter={**adapter, "exclude_modules": read}, data__max_length=64).coverage.adapted
+
+
 def test_a_step_that_fails_on_the_tiny_model_is_a_problem_that_names_the_error(tmp_path, monkeypatch):
     from trex_ds.adapters import RoutedLinear
 

@@ -85,7 +85,8 @@ def rows_of(config: Any, attention: str) -> Rows:
     """
     kind = "eager" if attention == "eager" else "flash" if "flash" in attention else "sdpa"
     values = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
-    return _tried(_Key(json.dumps(values, sort_keys=True, default=str), config), kind)
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False):  # whatever the pass is in for which it is asked
+        return _tried(_Key(json.dumps(values, sort_keys=True, default=str), config), kind)
 
 
 @dataclass(frozen=True)

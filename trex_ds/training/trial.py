@@ -21,6 +21,7 @@ from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling import model_location, supported_attention
 from trex_ds.modeling.meta import base_on_meta
+from trex_ds.modeling.mixers import read_without_a_call
 from trex_ds.modeling.rows import PackedForm, Rows, rows_of
 from trex_ds.modeling.twin import tiny_twin
 
@@ -80,6 +81,7 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
         # PEFT writes the names that "all-linear" stands for into the configuration.
         problems += [f"adapter.{line}" for line in target_problems(adapted, converted)]
         found = coverage(adapted, bare)
+        problems += _read_problems(bare, found)
     rows = rows_of(base.config, attention)  # of the model that is made: of the text part alone, for some
     if rows.fault:
         problems.append(f"model.name: {rows.fault}; take another model")
@@ -161,6 +163,21 @@ def _vocabulary_problems(tokenizer: Any, model: nn.Module) -> list[str]:
     return [
         f"model.name: the tokenizer has {len(beyond)} tokens that the model, with {rows} rows of embeddings, does not "
         f"know: {shown}; remove them from the tokenizer, or save the model after resize_token_embeddings"
+    ]
+
+
+def _read_problems(base: nn.Module, found: Coverage) -> list[str]:
+    """A line if linears are adapted whose weights are read past them, which some methods of PEFT do not notice."""
+    read = set()
+    for path in found.adapted:
+        parent, _, name = path.removesuffix(".weight").rpartition(".")
+        if name in read_without_a_call(base.get_submodule(parent)):
+            read.add(name)
+    if not read:
+        return []
+    return [
+        f"adapter: a Mamba mixer reads the weights of {', '.join(sorted(read))} without calling them, so an adapter "
+        f"there would have no effect; set adapter.exclude_modules: {sorted(read)}"
     ]
 
 
