@@ -38,6 +38,9 @@ def test_an_adapter_by_task_wants_one_that_it_learnt(task):
 PLAIN, CHAT = {"source": "lm_eval:boolq", "train_examples": None}, {"source": "gym:spell_backward"}
 
 
+FILE, GROUP = {"source": "file:letters.jsonl"}, {"source": "lm_eval:mmlu"}
+
+
 def test_forms_of_what_is_trained_on(tmp_path):
     only_evaluated = {"source": "lm_eval:copa", "train_examples": 0}
     assert forms_of([PLAIN, CHAT, only_evaluated], True) == {"plain": ["lm_eval:boolq"], "chat": ["gym:spell_backward"]}
@@ -60,13 +63,21 @@ def test_forms_of_what_is_trained_on(tmp_path):
         ([PLAIN, CHAT], CHATML, {"form": "chat"}, False),
         ([PLAIN, CHAT], CHATML, {"task": "boolq"}, True),
         ([PLAIN, CHAT], CHATML, {"task": "spell_backward"}, False),
+        ([PLAIN, FILE], CHATML, {"task": "letters"}, False),
+        ([GROUP], CHATML, {"task": "mmlu_anatomy"}, True),
+        ([GROUP, CHAT], CHATML, {"task": "spell_backward"}, False),
     ],
 )
 def test_prompts_are_put_as_in_training(monkeypatch, entries, template, settings, plain):
     asked = []
-    monkeypatch.setattr(answering, "answer", lambda model, tokenizer, ids, *_: asked.extend(ids))
+
+    def answer(model, tokenizer, ids, *_):
+        asked.extend(ids)
+        return [""] * len(ids)
+
+    monkeypatch.setattr(answering, "answer", answer)
     tokenizer = make_tokenizer(template, bos=True)
-    tasks = ["boolq", "spell_backward"] if "task" in settings else None
+    tasks = ["boolq", "spell_backward", "letters", "mmlu_anatomy"] if "task" in settings else None
     forms = forms_of(entries, template is not None)
     Answerer(SimpleNamespace(device="cpu"), tokenizer, None, None, tasks, forms)(["how many letters? "], **settings)
     system = "<|im_start|>system\nYou are helpful<|im_end|>\n"
@@ -81,3 +92,10 @@ def test_an_adapter_of_both_forms_has_to_be_told():
         ValueError, match=r"\(lm_eval:boolq\) and .*\(gym:spell_backward\): say by --form plain or --form"
     ):
         answerer(["Is it?"])
+
+
+def test_a_task_that_a_group_or_a_file_may_hold_has_to_be_told_too():
+    answerer = Answerer(None, None, None, None, ["mmlu_anatomy", "letters"], forms_of([GROUP, FILE], True))
+    for task in ("mmlu_anatomy", "letters"):
+        with pytest.raises(ValueError, match="say by --form plain or --form chat"):
+            answerer(["Is it?"], task=task)

@@ -116,7 +116,7 @@ class Answerer:
         if self.tasks is not None and task not in self.tasks:
             raise ValueError(f"the adapter answers by task: give one of {', '.join(self.tasks)}; got {task!r}")
         numbers = None if self.tasks is None else [self.tasks.index(task)] * len(prompts)
-        plain = is_plain(self.forms, task, form)
+        plain = is_plain(self.forms, task, form, self.tasks or ())
         examples = [Example(prompt, "", "", plain=plain) for prompt in prompts]
         ids = [encode_prompt(self.tokenizer, e, self.system_prompt, escape=self.escape) for e in examples]
         scores = [None] * len(prompts) if self.intuition is None else list(self.intuition(prompts))

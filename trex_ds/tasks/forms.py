@@ -44,25 +44,33 @@ def read_forms(folder: Path) -> Forms | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def is_plain(forms: Forms, task: str | None, wanted: Literal["chat", "plain"] | None) -> bool:
+def is_plain(
+    forms: Forms, task: str | None, wanted: Literal["chat", "plain"] | None, tasks: Sequence[str] = ()
+) -> bool:
     """Whether a prompt is to be put as it stands.
 
     Args:
         forms: the adapter's.
         task: that the prompt is of, if it is known.
+        tasks: all that the adapter learnt apart.
         wanted: what the user asks for; it comes first.
 
     Raises:
-        ValueError: the adapter was trained on both, and nothing says which is meant.
+        ValueError: the adapter was trained on both, and nothing says which is meant: no task, or one that a group
+            of lm_eval may hold.
     """
     if wanted is not None:
         return wanted == "plain"
-    if task is not None:
-        return f"lm_eval:{task}" in forms.get("plain", ())
+    plain = forms.get("plain", ())
     others = [source for form, sources in forms.items() if form != "plain" for source in sources]
-    if forms.get("plain") and others:
+    if f"lm_eval:{task}" in plain:
+        return True
+    groups = [source for source in plain if source.removeprefix("lm_eval:") not in tasks]
+    if f"gym:{task}" in others or (task is not None and not groups):
+        return False
+    if plain and others:
         raise ValueError(
-            f"the adapter was trained on prompts as they stand ({', '.join(forms['plain'])}) and on messages "
+            f"the adapter was trained on prompts as they stand ({', '.join(plain)}) and on messages "
             f"to an assistant ({', '.join(others)}): say by --form plain or --form chat which it is to get"
         )
-    return bool(forms.get("plain"))
+    return bool(plain)
