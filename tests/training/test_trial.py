@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.data.tokenizers import CHATML, make_tokenizer
 from tests.families.models import family_model
@@ -81,6 +81,28 @@ def test_a_table_of_positions_that_is_not_learnt_has_an_end_too(tmp_path, family
         tmp_path, family, data__max_length=500
     )
     assert trial(tmp_path, family, data__max_length=128).learnt_positions == 128
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_frequencies_that_change_with_the_longest_example_of_a_batch_are_refused(tmp_path, kind):
+    longrope = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 128}
+    rope = {"rope_type": kind, "rope_theta": 1e4, **(longrope if kind == "longrope" else {"factor": 4.0})}
+    longest = 512 if kind == "longrope" else 128
+    config = AutoConfig.for_model("llama", **{**_TEXT, "max_position_embeddings": longest}, rope_parameters=rope)
+    model = AutoModelForCausalLM.from_config(config)
+    # The fault itself: a row of 2 tokens has other logits behind one of 200 in its batch.
+    row, both = torch.tensor([[5, 6]]), torch.full((2, 200), 7)
+    both[0, :2], mask = row, torch.ones_like(both)
+    mask[0, 2:] = 0
+    with torch.no_grad():
+        together = model(input_ids=both, attention_mask=mask).logits[:1, :2]
+        assert not torch.allclose(together, model(input_ids=row).logits, rtol=0, atol=1e-6)
+    more = {"data__max_length": 200, "data__packing": False}
+    assert "more than 128 tokens changes the rotary frequencies" in problems(
+        tmp_path, config, **more, training__micro_batch_size=2
+    )
+    assert trial(tmp_path, config, **more, training__micro_batch_size=1)
+    assert trial(tmp_path, config, data__max_length=128)
 
 
 def test_what_sees_images_is_left_out_by_the_names_that_are_told_and_its_positions_do_not_count(tmp_path):

@@ -69,6 +69,7 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
             f"data.max_length: {recipe.data.max_length} tokens are more than the {positions} positions that "
             f"{recipe.model.name} has learnt; set it to {positions} at most"
         )
+    problems += _rotary_problems(recipe, base.config.get_text_config())
     adapter = recipe.adapter.build()
     found: Coverage | None = None
     try:
@@ -163,6 +164,25 @@ def _vocabulary_problems(tokenizer: Any, model: nn.Module) -> list[str]:
     return [
         f"model.name: the tokenizer has {len(beyond)} tokens that the model, with {rows} rows of embeddings, does not "
         f"know: {shown}; remove them from the tokenizer, or save the model after resize_token_embeddings"
+    ]
+
+
+def _rotary_problems(recipe: Recipe, config: Any) -> list[str]:
+    """A line if the frequencies of all rows of a batch change with the longest, so that its rows are not independent."""
+    given = getattr(config, "rope_parameters", None) or {}
+    limits = []
+    for rope in (given, *(value for value in given.values() if isinstance(value, dict))):
+        if rope.get("rope_type") == "dynamic":
+            limits.append(config.max_position_embeddings)
+        if rope.get("rope_type") == "longrope":
+            limits.append(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
+    alone = not recipe.data.packing and recipe.training.micro_batch_size == 1
+    if not limits or recipe.data.max_length <= min(limits) or alone:
+        return []
+    return [
+        f"data.max_length: an example of more than {min(limits)} tokens changes the rotary frequencies of all others in "
+        f"its batch in a {config.model_type}, so what these learn would depend on it; set it to {min(limits)} at most, "
+        "or data.packing to false and training.micro_batch_size to 1"
     ]
 
 
