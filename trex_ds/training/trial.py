@@ -168,7 +168,7 @@ def _vocabulary_problems(tokenizer: Any, model: nn.Module) -> list[str]:
 
 
 def _rotary_problems(recipe: Recipe, config: Any) -> list[str]:
-    """A line if the frequencies of all rows of a batch change with the longest, so that its rows are not independent."""
+    """A line if the frequencies of all rows of a batch change with the longest of them."""
     given = getattr(config, "rope_parameters", None) or {}
     limits = []
     for rope in (given, *(value for value in given.values() if isinstance(value, dict))):
@@ -180,9 +180,9 @@ def _rotary_problems(recipe: Recipe, config: Any) -> list[str]:
     if not limits or recipe.data.max_length <= min(limits) or alone:
         return []
     return [
-        f"data.max_length: an example of more than {min(limits)} tokens changes the rotary frequencies of all others in "
-        f"its batch in a {config.model_type}, so what these learn would depend on it; set it to {min(limits)} at most, "
-        "or data.packing to false and training.micro_batch_size to 1"
+        f"data.max_length: an example of more than {min(limits)} tokens changes the rotary frequencies of all others "
+        f"in its batch in a {config.model_type}, so what these learn would depend on it; set it to {min(limits)} at "
+        "most, or data.packing to false and training.micro_batch_size to 1"
     ]
 
 
