@@ -143,7 +143,7 @@ def test_another_recipe_in_the_same_folder_is_refused_with_what_differs(together
 
 def test_a_method_that_does_not_fit_the_model_is_refused_before_anything_runs(together):
     _, unfit = together[2]
-    assert unfit.startswith("1 problem found\n  methods.bad: Target modules {'absent'} not found")
+    assert unfit.startswith("1 problem found\n  methods.bad: target_modules: 'absent' is none of the model's")
 
 
 def test_models_do_not_pile_up(together):

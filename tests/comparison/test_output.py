@@ -45,7 +45,7 @@ def test_screen_has_no_columns_of_single_tasks_and_shows_brackets(capsys, monkey
     assert ERROR in shown
     assert "a|b" not in shown.replace(ERROR, "")
     assert "best guess" in shown
-    assert max(len(line) for line in shown.splitlines() if line[0] in "│┃├") <= 100
+    assert "…" not in shown  # nothing is cut, though the table is wider than the screen
 
 
 def test_markdown_has_a_column_for_each_task_and_every_loss():
