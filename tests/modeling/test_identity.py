@@ -90,6 +90,18 @@ def test_the_same_weights_with_another_config_are_another_model(saved, tmp_path)
     assert found.difference(older) == ""
 
 
+def test_another_stretch_of_the_rotation_is_another_model(saved, tmp_path):
+    found = []
+    for factor in (2.0, 4.0):
+        copy = tmp_path / str(factor)
+        shutil.copytree(saved, copy)
+        config = json.loads((copy / "config.json").read_text())
+        config["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": factor}
+        (copy / "config.json").write_text(json.dumps(config))
+        found.append(base_identity(ModelConfig(name=str(copy))))
+    assert found[0].difference(found[1]) == "rope_factor 2.0, not 4.0"
+
+
 def test_an_adapter_refuses_another_base_model_and_names_both(saved, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     model = ModelConfig(name=str(saved))

@@ -27,7 +27,9 @@ _WEIGHTS = (
 # With the same weights, another value of one of these is another model.
 _CONFIG = (
     *("model_type", "num_attention_heads", "num_key_value_heads", "hidden_act", "rms_norm_eps"),
-    *("layer_norm_epsilon", "rope_theta", "rope_scaling", "sliding_window"),
+    *("layer_norm_epsilon", "rope_theta", "rope_factor", "rope_scaling", "sliding_window"),
+    *("final_logit_softcapping", "attn_logit_softcapping", "query_pre_attn_scalar", "logits_scaling", "logit_scale"),
+    *("residual_multiplier", "embedding_multiplier", "attention_multiplier"),
 )
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Of a tensor with more elements than all samples hold, these are read: 7 billion parameters take a second.
@@ -81,7 +83,9 @@ def base_identity(model: ModelConfig) -> BaseIdentity | None:
     folder = _folder(model)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config | (config.get("text_config") or {}) | {"model_type": config.get("model_type")}
-    config |= {name: value for name, value in (config.get("rope_parameters") or {}).items() if name == "rope_theta"}
+    rope = config.get("rope_parameters") or {}
+    named = {"rope_theta": "rope_theta", "factor": "rope_factor"}
+    config |= {name: rope[key] for key, name in named.items() if key in rope}
     files = _weight_files(folder)
     if not files:
         return None
