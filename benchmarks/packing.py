@@ -24,13 +24,15 @@ from transformers import TrainingArguments
 
 from trex_ds.comparison.results import without_places
 from trex_ds.config import read_recipe, to_dict
-from trex_ds.data import IGNORED_LABEL, Collator, PackedCollator, PackedSet, plan_rows
+from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.encoding import IGNORED_LABEL
+from trex_ds.data.packing import PackedSet, plan_rows
 from trex_ds.data.store import lengths
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
+from trex_ds.launching.process_group import start_distributed
+from trex_ds.preparation.prepare import prepare
 from trex_ds.training.job import build_model
-from trex_ds.training.launching import start_distributed
-from trex_ds.training.preparation import prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
 

@@ -1,4 +1,4 @@
-"""Linears in bfloat16, torch's own over trex_ds.products: python benchmarks/products.py --output FILE.
+"""Linears in bfloat16, torch's own over trex_ds.bf16_matmul: python benchmarks/products.py --output FILE.
 
 Forward and backward of one frozen linear after the other, A B A B in one process, in the shapes of
 SmolLM2-135M. On a CPU with instructions for bfloat16 both are torch's own, and the ratio is 1.
@@ -15,9 +15,9 @@ import torch
 from ratios import quartiles
 from torch import nn
 
+from trex_ds.bf16_matmul import cpu_lacks_bfloat16, use_float32_products
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.products import cpu_lacks_bfloat16, use_float32_products
 
 SHAPES = {"q_proj": (576, 576), "gate_proj": (576, 1536), "down_proj": (1536, 576), "lm_head": (576, 49152)}
 
@@ -29,7 +29,7 @@ def seconds(layer: nn.Linear, x: torch.Tensor, dy: torch.Tensor) -> float:
 
 
 def measure(shape: tuple[int, int], tokens: int, pairs: int) -> dict[str, float]:
-    """Quartiles of torch's time over that of trex_ds.products, pair by pair after one of warm-up."""
+    """Quartiles of torch's time over that of trex_ds.bf16_matmul, pair by pair after one of warm-up."""
     own, fast = (nn.Linear(*shape, bias=False, dtype=torch.bfloat16).requires_grad_(False) for _ in range(2))
     use_float32_products(fast)
     x = torch.randn(1, tokens, shape[0]).bfloat16().requires_grad_()

@@ -26,9 +26,10 @@ from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Results, RunResult, Scores, pairs_of, stacked
 from trex_ds.config import read_recipe
 from trex_ds.environment import describe_environment
-from trex_ds.evaluation import Evaluation, Item
+from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.files import atomic_path
-from trex_ds.tasks import read_examples, right_choice
+from trex_ds.tasks.base import right_choice
+from trex_ds.tasks.sources import read_examples
 
 
 def main() -> None:

@@ -7,16 +7,16 @@ deepspeed launch/eval.py --model owner/model --lora DIR --tasks mmlu      one wh
 import sys
 
 from trex_ds.config import run_or_exit
-from trex_ds.training.processes import check_processes_fit
+from trex_ds.launching.processes import check_processes_fit
 
 
 def main() -> None:
     check_processes_fit()
-    from trex_ds.evaluation.benchmark_arguments import parse
+    from trex_ds.lm_evaluation.arguments import parse
 
     arguments = parse(sys.argv[1:], __doc__ or "")
 
-    from trex_ds.evaluation.benchmarks import run
+    from trex_ds.lm_evaluation.run import run
 
     run(arguments)
 

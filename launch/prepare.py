@@ -7,7 +7,7 @@ what each stage cost. --show N prints N training and N evaluation examples of ea
 import argparse
 
 from trex_ds.config import ConfigError, read_recipe, run_or_exit
-from trex_ds.training.processes import check_processes_fit
+from trex_ds.launching.processes import check_processes_fit
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
     recipe = read_recipe(Recipe, rest, __doc__)
 
-    from trex_ds.training.preparing import prepare_ahead
+    from trex_ds.preparation.ahead import prepare_ahead
 
     prepare_ahead(recipe, arguments.show)
 

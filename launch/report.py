@@ -7,7 +7,7 @@ the accuracies of launch/compare.py are among them. With --check the exit code i
 import sys
 
 from trex_ds.config import read_recipe, run_or_exit
-from trex_ds.training.processes import check_processes_fit
+from trex_ds.launching.processes import check_processes_fit
 
 
 def main() -> None:

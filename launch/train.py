@@ -3,7 +3,7 @@
 import sys
 
 from trex_ds.config import read_recipe, run_or_exit
-from trex_ds.training.processes import check_processes_fit
+from trex_ds.launching.processes import check_processes_fit
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ def main() -> None:
 
     from trex_ds.data.validation import validate_tasks
     from trex_ds.data.validation_report import print_validation, save_validation
-    from trex_ds.modeling import load_tokenizer
-    from trex_ds.training.trial import try_model
+    from trex_ds.modeling.base import load_tokenizer
+    from trex_ds.preparation.trial import try_model
 
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     for note in try_model(recipe, tokenizer).notes:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trex_ds.data import DataConfig
+from trex_ds.data.config import DataConfig
 from trex_ds.files import atomic_path, cache_folder, ensure_home, make_in_cache
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 from trex_ds.tasks import harness_index

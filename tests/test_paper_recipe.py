@@ -54,8 +54,8 @@ def train_it(folder: Path) -> None:
 
 
 def evaluate_it(folder: Path) -> None:
-    from trex_ds.evaluation.benchmark_arguments import parse
-    from trex_ds.evaluation.benchmarks import run
+    from trex_ds.lm_evaluation.arguments import parse
+    from trex_ds.lm_evaluation.run import run
 
     adapter = ("--adapter", str(folder / "run" / "adapter"), "--mirror", str(folder / "mirror"))
     run(

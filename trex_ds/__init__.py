@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from trex_ds.version import __version__
 
 if TYPE_CHECKING:
-    from trex_ds.adapters import TRexConfig
-    from trex_ds.intuition import Centroids, Intuition
+    from trex_ds.adapters.config import TRexConfig
+    from trex_ds.intuition.centroids import Centroids
+    from trex_ds.intuition.scorer import Intuition
 
 __all__ = ["Centroids", "Intuition", "TRexConfig", "__version__"]
 
-_HOMES = {"TRexConfig": "trex_ds.adapters", "Centroids": "trex_ds.intuition", "Intuition": "trex_ds.intuition"}
+_HOMES = {
+    "TRexConfig": "trex_ds.adapters",
+    "Centroids": "trex_ds.intuition.centroids",
+    "Intuition": "trex_ds.intuition.scorer",
+}
 
 
 def __getattr__(name: str) -> Any:

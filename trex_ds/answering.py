@@ -12,15 +12,15 @@ import torch
 import yaml
 
 from trex_ds.adapters.loading import load_adapted
-from trex_ds.data import encode_prompt
-from trex_ds.evaluation import answer
+from trex_ds.data.encoding import encode_prompt
 from trex_ds.evaluation.batches import length_batches
-from trex_ds.evaluation.benchmark_arguments import TASKS_FILE, adapter_files
-from trex_ds.intuition import Intuition
+from trex_ds.evaluation.generation import answer
 from trex_ds.intuition.centroids import CENTROIDS_FILE
-from trex_ds.modeling import ModelConfig, fetch_base_model, load_base_model, load_tokenizer
+from trex_ds.intuition.scorer import Intuition
+from trex_ds.lm_evaluation.arguments import TASKS_FILE, adapter_files
+from trex_ds.modeling.base import ModelConfig, fetch_base_model, load_base_model, load_tokenizer
 from trex_ds.modeling.identity import check_base
-from trex_ds.tasks import Example
+from trex_ds.tasks.base import Example
 from trex_ds.tasks.forms import Forms, forms_of, is_plain, read_forms
 
 

@@ -7,16 +7,14 @@ import math
 import pytest
 import torch
 
-from trex_ds.adapters import (
-    FlyLoraConfig,
-    HydraLoraConfig,
-    MoLoraConfig,
-    MoraConfig,
-    SiraConfig,
-    SmoraConfig,
-    TRexConfig,
-)
-from trex_ds.adapters.mixing import routed_update, routed_update_reference
+from trex_ds.adapters.config import TRexConfig
+from trex_ds.adapters.flylora import FlyLoraConfig
+from trex_ds.adapters.hydralora import HydraLoraConfig
+from trex_ds.adapters.molora import MoLoraConfig
+from trex_ds.adapters.mora import MoraConfig
+from trex_ds.adapters.routed_update import routed_update, routed_update_reference
+from trex_ds.adapters.sira import SiraConfig
+from trex_ds.adapters.smora import SmoraConfig
 
 BATCH, SEQ, IN, OUT = 2, 5, 6, 7
 

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from tests.adapters.test_peft import IDS, adapted, perturb, scores
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
-from trex_ds.adapters import RoutedLinear
+from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.passes import Pass
 from trex_ds.adapters.side_input import SideInput
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from tests.adapters.methods import METHODS, adapted
 from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
-from trex_ds import TRexConfig, products
+from trex_ds import TRexConfig, bf16_matmul
+from trex_ds.adapters.counts import count
 from trex_ds.adapters.loading import WEIGHTS_FILE, adapt, load_adapted
 from trex_ds.adapters.sections import SECTIONS
-from trex_ds.reporting.counts import count
 from trex_ds.training.adapter_files import load_adapter
 
 
@@ -74,9 +74,9 @@ def test_parts_that_do_not_divide_a_linears_features_are_refused():
 
 def test_linears_of_an_adapter_multiply_as_those_of_its_base_do(monkeypatch):
     used = []
-    monkeypatch.setattr(products, "cpu_lacks_bfloat16", lambda: True)
-    real = products._forward
-    monkeypatch.setattr(products, "_forward", lambda module, x: used.append(module) or real(module, x))
+    monkeypatch.setattr(bf16_matmul, "cpu_lacks_bfloat16", lambda: True)
+    real = bf16_matmul._forward
+    monkeypatch.setattr(bf16_matmul, "_forward", lambda module, x: used.append(module) or real(module, x))
     model = adapt(tiny_llama().bfloat16(), SECTIONS["lora"](target_modules=["q_proj"]).build())
     model(input_ids=torch.arange(5)[None]).logits.sum().backward()
     linears = [module for module in model.modules() if type(module) is torch.nn.Linear]

@@ -14,7 +14,7 @@ from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from trex_ds.adapters.limits import CHECKPOINTING, FOUR_BITS, PACKING, ZERO, ZERO3
 from trex_ds.adapters.loading import load_adapted
-from trex_ds.modeling import ModelConfig, load_base_model
+from trex_ds.modeling.base import ModelConfig, load_base_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 IDS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -94,7 +94,7 @@ def test_generation_with_a_cache_and_padding_is_the_argmax_of_whole_passes(metho
 
 @pytest.mark.parametrize("method", without(PACKING))
 def test_packed_rows_have_the_logits_of_each_alone(method):
-    from trex_ds.adapters import RoutedModel
+    from trex_ds.adapters.model import RoutedModel
     from trex_ds.adapters.passes import isolated
 
     model = adapted(method, tiny_llama())
@@ -155,7 +155,7 @@ def sharded_gradients(folder: Path, methods: list[str]) -> dict[str, dict[str, t
     from transformers.integrations import HfDeepSpeedConfig
 
     from tests.training.jobs import ZERO3 as SHARDED
-    from trex_ds.training.launching import start_distributed
+    from trex_ds.launching.process_group import start_distributed
 
     start_distributed(2)
     rank = torch.distributed.get_rank()

@@ -10,8 +10,10 @@ from peft import get_peft_model
 
 from tests.adapters.test_peft import IDS, adapted, perturb
 from tests.conftest import tiny_llama
-from trex_ds.adapters import FlyLoraConfig, SiraConfig, SmoraConfig
 from trex_ds.adapters.balance import BalancedRouter
+from trex_ds.adapters.flylora import FlyLoraConfig
+from trex_ds.adapters.sira import SiraConfig
+from trex_ds.adapters.smora import SmoraConfig
 
 BALANCED = [SmoraConfig(r=6, top_k=2, bias_update_rate=0.5), FlyLoraConfig(r=6, top_k=2, bias_update_rate=0.5)]
 WITH_IDS = pytest.mark.parametrize("config", BALANCED, ids=[c.method for c in BALANCED])

@@ -12,7 +12,7 @@ from peft.utils import PeftType
 from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig
-from trex_ds.adapters import RoutedLinear
+from trex_ds.adapters.layer import RoutedLinear
 
 IDS = torch.arange(3, 3 + 12).reshape(2, 6)
 

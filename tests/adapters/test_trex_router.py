@@ -6,12 +6,12 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from tests.adapters.test_mixing import SCALES, some_rows, tensors, trex_router
 from tests.adapters.test_peft import IDS, adapted, logits, scores
+from tests.adapters.test_routed_update import SCALES, some_rows, tensors, trex_router
 from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig
-from trex_ds.adapters.mixing import routed_update, routed_update_reference
+from trex_ds.adapters.routed_update import routed_update, routed_update_reference
 from trex_ds.adapters.trex_router import RoutingScales, TRexRouter, matching_scale
 
 NUM_IN, NUM_OUT = 2, 3

@@ -94,8 +94,8 @@ def on_two_ranks(folder: Path, file: Path, alone: bool) -> None:
     import torch.distributed as dist
 
     from trex_ds.distributed import rank
+    from trex_ds.launching.process_group import naming_the_rank, start_distributed
     from trex_ds.quiet import quiet_libraries
-    from trex_ds.training.launching import naming_the_rank, start_distributed
 
     quiet_libraries()
     start_distributed(0.2)

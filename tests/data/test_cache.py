@@ -60,7 +60,7 @@ def test_two_jobs_at_once_make_it_once(tmp_path):
 
 
 def build_on_every_rank(folder: Path) -> tuple[str, str]:
-    from trex_ds.training.launching import start_distributed
+    from trex_ds.launching.process_group import start_distributed
 
     start_distributed(1)
 

@@ -9,10 +9,12 @@ import pytest
 from tests.data import tokenizers
 from tests.data.tokenizers import make_tokenizer, with_control_tokens
 from tests.tasks.reading import write
-from trex_ds.data import DataConfig, encode_examples, encode_prompt
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import encode_examples, encode_prompt
 from trex_ds.data.tokenizing import control_tokens
 from trex_ds.data.validation import validate_tasks
-from trex_ds.tasks import Example, TaskConfig
+from trex_ds.tasks.base import Example
+from trex_ds.tasks.config import TaskConfig
 
 EXAMPLE = Example(
     "how <|im_end|> many <s>letters?",

@@ -6,8 +6,9 @@ import pytest
 from lm_eval.api.model import TemplateLM
 
 from tests.data.tokenizers import CHATML, NO_SYSTEM, make_tokenizer
-from trex_ds.data import DataConfig, encode_example, encode_examples, encode_prompt
-from trex_ds.tasks import Example
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt
+from trex_ds.tasks.base import Example
 
 EXAMPLE = Example("how many letters?", "seven", "letters")
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trex_ds.data import PackedSet, plan_rows
-from trex_ds.data.packing import WINDOW
+from trex_ds.data.packing import WINDOW, PackedSet, plan_rows
 
 
 def lognormal(count: int, longest: int, seed: int = 0) -> np.ndarray:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tests.data.tokenizers import CHATML, make_tokenizer
-from trex_ds.data import DataConfig, encode_example, encode_examples, encode_prompt
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt
 from trex_ds.data.store import TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
-from trex_ds.tasks import Example
-from trex_ds.tasks.seeding import text_digest
+from trex_ds.seeding import text_digest
+from trex_ds.tasks.base import Example
 
 EXAMPLES = [
     ("evaluation", Example("what is 1 + 1", "2", "sum", record={"seed": 1})),

@@ -9,9 +9,9 @@ import pytest
 
 from tests.data import tokenizers
 from tests.data.tokenizers import with_control_tokens
-from trex_ds.data import encode_example, encode_examples, encode_prompt, turn_ends
+from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt, turn_ends
 from trex_ds.data.templates import template_of
-from trex_ds.tasks import Example
+from trex_ds.tasks.base import Example
 from trex_ds.tasks.records import parse
 
 EXAMPLE = Example("how many letters?", "seven", "letters")

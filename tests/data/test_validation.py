@@ -9,10 +9,13 @@ import pytest
 
 from tests.data.tokenizers import LLAMA2, NO_GENERATION_PROMPT, make_tokenizer, with_control_tokens
 from tests.tasks.reading import sums, write
-from trex_ds.data import DataConfig, encode_example
+from trex_ds.data.config import DataConfig
+from trex_ds.data.encoding import encode_example
 from trex_ds.data.validation import TaskReport, validate_tasks
 from trex_ds.data.validation_report import histogram, print_validation, save_validation
-from trex_ds.tasks import Example, TaskConfig, sources
+from trex_ds.tasks import sources
+from trex_ds.tasks.base import Example
+from trex_ds.tasks.config import TaskConfig
 
 TOKENIZER = make_tokenizer()
 

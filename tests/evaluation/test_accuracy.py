@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trex_ds.evaluation import Estimate, Evaluation, Item
+from trex_ds.evaluation.accuracy import Estimate, Evaluation, Item
 
 
 def evaluation(**scores: list[float]) -> Evaluation:

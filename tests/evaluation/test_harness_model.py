@@ -130,7 +130,7 @@ def test_two_ranks_equal_one(tmp_path, adapted):
 
 
 def everything_on_ranks(adapted: bool) -> dict:
-    from trex_ds.training.launching import start_distributed
+    from trex_ds.launching.process_group import start_distributed
 
     start_distributed(1.0)
     return everything(adapted=adapted)

@@ -19,8 +19,9 @@ from trex_ds import TRexConfig
 from trex_ds.adapters.loading import load_adapted
 from trex_ds.adapters.on_meta import adapted_on_meta
 from trex_ds.adapters.targets import coverage
-from trex_ds.data import IGNORED_LABEL, Collator, PackedCollator
-from trex_ds.modeling import ModelConfig, load_base_model, supported_attention
+from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.encoding import IGNORED_LABEL
+from trex_ds.modeling.base import ModelConfig, load_base_model, supported_attention
 from trex_ds.modeling.rows import rows_of
 from trex_ds.training.trainer import TRexTrainer
 
@@ -127,7 +128,7 @@ def packs(name: str, attention: str, folder: Path) -> str:
 
 def four_bits(name: str, attention: str, folder: Path) -> str:
     """A model in 4 bits has the logits of the float model with the weights that its 4 bits stand for."""
-    from trex_ds.modeling import Linear4bit
+    from trex_ds.modeling.quantized import Linear4bit
 
     family_model(name).save_pretrained(folder)
     config = ModelConfig(name=str(folder), dtype="float32", quantization="nf4", attention=attention)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from tests.adapters.test_mixing import SCALES, tensors
 from tests.adapters.test_packing import IDS, POSITIONS, SEGMENTS, packed_scores
 from tests.adapters.test_packing import logits as packed_logits
 from tests.adapters.test_peft import perturb
+from tests.adapters.test_routed_update import SCALES, tensors
 from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from tests.training.jobs import ZERO3, run_job, write_recipe
 from trex_ds import TRexConfig
-from trex_ds.adapters.mixing import routed_update, routed_update_reference
+from trex_ds.adapters.routed_update import routed_update, routed_update_reference
 from trex_ds.modeling.quantized import Linear4bit, pack, unpack
 
 DEVICE = "cuda"

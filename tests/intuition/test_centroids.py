@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from tests.intuition.planted import DIMENSION, planted_centroids
-from trex_ds.intuition import CENTROIDS_FILE, Centroids
-from trex_ds.intuition.centroids import score_statistics
+from trex_ds.intuition.centroids import CENTROIDS_FILE, Centroids, score_statistics
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from tests.intuition import worlds
 from tests.intuition.fakes import FakeEmbedder, planted_prompts
-from trex_ds.intuition import IntuitionConfig, clustering, intuition_pass
-from trex_ds.intuition.clustering import spherical_kmeans
+from trex_ds.intuition import clustering
+from trex_ds.intuition.clustering import IntuitionConfig, intuition_pass, spherical_kmeans
 
 SETTINGS = {"batch_size": 8, "max_embeddings": 1000, "seed": 0}
 TOPICS = {"sums": 60, "cities": 50, "verbs": 40, "rivers": 30, "logic": 20, "chess": 10}

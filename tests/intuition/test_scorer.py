@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from tests.intuition.fakes import FakeEmbedder, planted_prompts
-from trex_ds.intuition import Centroids, EmbedderIdentity, Intuition, IntuitionResult, intuition_pass
+from trex_ds.intuition.centroids import Centroids
+from trex_ds.intuition.clustering import intuition_pass
+from trex_ds.intuition.embedder import EmbedderIdentity
+from trex_ds.intuition.scorer import Intuition
+from trex_ds.intuition.scores import IntuitionResult
 
 PROMPTS = planted_prompts({"sums": 12, "cities": 9, "verbs": 6})
 

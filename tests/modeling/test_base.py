@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import tiny_llama
 from tests.data.tokenizers import make_tokenizer
-from trex_ds.modeling import ModelConfig, load_base_model, load_tokenizer
+from trex_ds.modeling.base import ModelConfig, load_base_model, load_tokenizer
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 
 

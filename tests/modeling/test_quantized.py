@@ -8,7 +8,7 @@ from torch import nn
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
-from trex_ds.modeling import ModelConfig  # noqa: E402
+from trex_ds.modeling.base import ModelConfig  # noqa: E402
 from trex_ds.modeling.quantized import Linear4bit, pack, packed_bytes, quantization_problem, unpack  # noqa: E402
 
 

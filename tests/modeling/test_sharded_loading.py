@@ -36,7 +36,7 @@ def own_memory() -> int:
 def peak_while_loading(folder: Path, config: dict, quantization: str | None) -> int:
     from transformers.integrations import HfDeepSpeedConfig
 
-    from trex_ds.modeling import ModelConfig, load_base_model
+    from trex_ds.modeling.base import ModelConfig, load_base_model
 
     alive = HfDeepSpeedConfig(config)
     gc.collect()
@@ -61,7 +61,7 @@ def peak_while_loading(folder: Path, config: dict, quantization: str | None) -> 
 
 
 def measure(folder: Path, small: Path, quantization: str | None) -> tuple[int, int]:
-    from trex_ds.training.launching import start_distributed
+    from trex_ds.launching.process_group import start_distributed
 
     start_distributed(2)
     # glibc keeps freed memory of up to 32 MiB a piece for later; larger tensors, as of larger models, go back at once.

@@ -10,7 +10,8 @@ from peft import get_peft_model
 from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from trex_ds import TRexConfig
-from trex_ds.modeling import ModelConfig, load_base_model, whole_weights
+from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.zero3 import whole_weights
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
 SCORES = torch.linspace(-1, 1, 6).view(1, 6)
@@ -29,7 +30,7 @@ def gathered_between_passes(folder: Path, file: str, checkpointing: bool) -> lis
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
 
-    from trex_ds.training.launching import start_distributed
+    from trex_ds.launching.process_group import start_distributed
 
     start_distributed(2)
     zero = json.loads((CONFIGS / file).read_text())["zero_optimization"]

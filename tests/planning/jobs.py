@@ -36,11 +36,11 @@ def write_case(folder: Path, name: str, zero: dict[str, Any], bf16: bool, **over
 
 def measure_all(cases: dict[str, list[str]], answers: int) -> dict[str, dict[str, int]]:
     """On a rank: what each case holds and sends."""
-    from trex_ds import products
+    from trex_ds import bf16_matmul
     from trex_ds.planning.measured import measure
 
     # Plans are of machines that multiply bfloat16; others keep float32 copies for attention's backward.
-    products.cpu_lacks_bfloat16 = lambda: False
+    bf16_matmul.cpu_lacks_bfloat16 = lambda: False
     return {name: measure(read_recipe(Recipe, argv, ""), answers) for name, argv in cases.items()}
 
 

@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.adapters.methods import METHODS, SMALL, section
 from tests.planning.jobs import SMALL_BUCKETS, planned_recipe
 from tests.training.jobs import ZERO3
+from trex_ds.adapters.counts import count, trained
 from trex_ds.adapters.limits import ZERO3 as ZERO3_LIMIT
 from trex_ds.config import ConfigError
 from trex_ds.planning.candidates import GIB, Planner, recommend
-from trex_ds.reporting.counts import count, trained
 
 ONLY_TENSORS = {"cuda_memory": 0, "free_share": 0}
 

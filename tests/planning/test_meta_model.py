@@ -7,8 +7,8 @@ from transformers import LlamaConfig
 
 from tests.planning.jobs import planned_recipe
 from trex_ds.config import ConfigError
+from trex_ds.modeling.held import held_by_this_rank
 from trex_ds.planning.meta_model import meta_model
-from trex_ds.training.memory import held_by_this_rank
 
 LLAMA2 = {
     # width, inner width, layers, heads, key heads; parameters of the base and of T-REX(4, 8) on all linears

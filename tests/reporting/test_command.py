@@ -18,9 +18,9 @@ SCRIPT = ROOT / "launch" / "report.py"
 
 
 def make_report(file: Path) -> list[str]:
+    from trex_ds.adapters.architectures import ARCHITECTURES
     from trex_ds.config import read_recipe
     from trex_ds.reporting import approximation
-    from trex_ds.reporting.architectures import ARCHITECTURES
     from trex_ds.reporting.config import ReportRecipe
     from trex_ds.reporting.run import run
 

@@ -10,7 +10,7 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 from tests.tasks.reading import read
-from trex_ds.tasks import TaskConfig
+from trex_ds.tasks.config import TaskConfig
 
 ENTRIES = 12
 # Seconds each.

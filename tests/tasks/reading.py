@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from trex_ds.tasks import Example, TaskConfig, read_examples
+from trex_ds.tasks.base import Example
+from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.sources import read_examples
 
 
 @dataclass

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trex_ds.tasks import Example, exact_match, right_choice
+from trex_ds.tasks.base import Example, exact_match, right_choice
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tasks import mirrors
-from trex_ds.tasks import Example, TaskConfig, harness_loading
+from trex_ds.tasks import harness_loading
+from trex_ds.tasks.base import Example
+from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.harness import choose_documents, fingerprint, read
 from trex_ds.tasks.harness_loading import load_tasks
 

@@ -16,7 +16,7 @@ from lm_eval.config.task import TaskConfig as HarnessConfig
 from lm_eval.tasks import _factory
 
 from tests.tasks import mirrors
-from trex_ds.tasks import TaskConfig
+from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.harness import read
 from trex_ds.tasks.harness_draws import fixed_draws
 from trex_ds.tasks.harness_index import _manager, _root

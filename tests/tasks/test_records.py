@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from trex_ds.tasks import Example
+from trex_ds.tasks.base import Example
 from trex_ds.tasks.records import parse
 
 USER, ASSISTANT = {"role": "user", "content": "2 + 2 ="}, {"role": "assistant", "content": "4"}

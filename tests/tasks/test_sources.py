@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from trex_ds.tasks import TaskConfig
+from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.sources import SOURCES
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trex_ds.tracking import Tracker, TrackingConfig
 from trex_ds.tracking import sender as sender_module
+from trex_ds.tracking.settings import TrackingConfig
+from trex_ds.tracking.tracker import Tracker
 
 
 def logged_steps(file: Path) -> list[int]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trex_ds.tracking import recipe_hash
+from trex_ds.tracking.origin import recipe_hash
 
 PACKAGE = Path(__file__).parents[2] / "trex_ds"
 ASK = "from trex_ds.tracking.origin import git_commit; print(git_commit())"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trex_ds.tracking import TrackingConfig
-from trex_ds.tracking.settings import masked
+from trex_ds.tracking.settings import TrackingConfig, masked
 
 
 def test_default_is_a_database_in_the_working_directory(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import mlflow.store.db.utils
 import pytest
 from mlflow import MlflowClient
 
-from trex_ds.tracking import Tracker, TrackingConfig
+from trex_ds.tracking.settings import TrackingConfig
+from trex_ds.tracking.tracker import Tracker
 
 FORK = multiprocessing.get_context("fork")
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import free_port
-from trex_ds.tracking import Tracker, TrackingConfig
+from trex_ds.tracking.settings import TrackingConfig
+from trex_ds.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")

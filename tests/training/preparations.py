@@ -13,8 +13,8 @@ import torch
 from tests.intuition.fakes import FakeEmbedder
 from trex_ds.config import read_recipe
 from trex_ds.intuition import clustering
-from trex_ds.training import preparation
-from trex_ds.training.preparation import Prepared, prepare
+from trex_ds.preparation import prepare as preparation
+from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trex_ds.evaluation import Evaluation, Item
-from trex_ds.training.report import Summary, accuracy_table
+from trex_ds.evaluation.accuracy import Evaluation, Item
+from trex_ds.training.summary import Summary, accuracy_table
 from trex_ds.training.trainer import Seen
 
 SCORES = {"unseen": ([0, 0], [0, 1]), "sums": ([0, 0], [1, 1]), "words": ([0, 0, 0, 1], [0, 0, 1, 1])}

@@ -11,9 +11,9 @@ import torch
 
 from tests.training.jobs import write_recipe
 from trex_ds.config import ConfigError, read_recipe
-from trex_ds.intuition import Centroids
+from trex_ds.intuition.centroids import Centroids
+from trex_ds.launching.processes import check_processes_fit
 from trex_ds.training.job import prepare
-from trex_ds.training.processes import check_processes_fit
 from trex_ds.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from tests.ranks import run_ranks
 from tests.tasks import mirrors
 from tests.training.jobs import ZERO3, run_job, write_recipe
 from trex_ds.answering import Answerer
-from trex_ds.intuition import Centroids
+from trex_ds.intuition.centroids import Centroids
 
 ALONE = {
     "training__micro_batch_size": 4,
@@ -206,8 +206,8 @@ def test_saved_adapter_answers_raw_text_as_the_job_did(together, folder, data, m
 
 
 def measure_by_harness(folder: Path) -> None:
-    from trex_ds.evaluation.benchmark_arguments import parse
-    from trex_ds.evaluation.benchmarks import run
+    from trex_ds.lm_evaluation.arguments import parse
+    from trex_ds.lm_evaluation.run import run
 
     options = ["--adapter", str(folder / "run" / "adapter"), "--mirror", str(folder / "mirror"), "--batch_size", "3"]
     run(parse(["--tasks", BENCHMARK, "--output", str(folder / "harness"), *options], ""))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.ranks import run_ranks
 from tests.training.jobs import run_job, write_recipe
-from trex_ds.evaluation import Evaluation, Item
+from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.training import measuring
 
 # Held-out accuracy by step. 3 is only as good as 2, 5 is the best of the resumed half and worse than 2.

@@ -16,8 +16,9 @@ from tests.training.jobs import ZERO3, run_job, write_recipe
 from tests.training.test_job import assert_equal_losses, tensors
 from trex_ds import TRexConfig
 from trex_ds.answering import Answerer
-from trex_ds.modeling import Linear4bit, ModelConfig, load_base_model
-from trex_ds.training.launching import start_distributed
+from trex_ds.launching.process_group import start_distributed
+from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.quantized import Linear4bit
 
 NF4 = {"name": None, "dtype": "float32", "quantization": "nf4"}
 OFFLOADED = {

@@ -11,9 +11,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trex_ds.adapters.mixing import routed_update, routed_update_reference
 from trex_ds.adapters.passes import Pass
 from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.routed_update import routed_update, routed_update_reference
 from trex_ds.adapters.router import Router
 from trex_ds.adapters.side_input import SideInput
 

@@ -21,7 +21,7 @@ from peft.tuners.poly import PolyLayer
 from torch import Tensor
 
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
-from trex_ds.products import use_float32_products
+from trex_ds.bf16_matmul import use_float32_products
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 

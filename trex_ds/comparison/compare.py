@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapters.counts import model_config
 from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
 from trex_ds.comparison.equal_lora import equal_lora, trainable_parameters
 from trex_ds.comparison.output import (
@@ -29,14 +30,14 @@ from trex_ds.comparison.state import RunState
 from trex_ds.comparison.tuning import Choice, choose, tuning_run
 from trex_ds.config import ConfigError, flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
-from trex_ds.evaluation import Evaluation
+from trex_ds.evaluation.accuracy import Evaluation
+from trex_ds.launching.preflight import check_nodes
+from trex_ds.launching.process_group import naming_the_rank, start_distributed
+from trex_ds.preparation.prepare import prepare
 from trex_ds.quiet import quiet_libraries
-from trex_ds.reporting.counts import model_config
-from trex_ds.tracking import Tracker, git_commit, recipe_hash
+from trex_ds.tracking.origin import git_commit, recipe_hash
+from trex_ds.tracking.tracker import Tracker
 from trex_ds.training import job
-from trex_ds.training.launching import naming_the_rank, start_distributed
-from trex_ds.training.preflight import check_nodes
-from trex_ds.training.preparation import prepare
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trex_ds.adapters.counts import TARGETS, count, equal_parameter_rank, model_config, trained
 from trex_ds.adapters.sections import SECTIONS
-from trex_ds.reporting.counts import TARGETS, count, equal_parameter_rank, model_config, trained
 from trex_ds.training.recipe import Recipe
 
 

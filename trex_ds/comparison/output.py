@@ -15,7 +15,7 @@ from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Pair, Results
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
-from trex_ds.evaluation import Evaluation
+from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.files import atomic_path
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"

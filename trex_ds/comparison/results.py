@@ -17,7 +17,7 @@ from trex_ds.comparison.runs import Run
 from trex_ds.comparison.state import RunState
 from trex_ds.comparison.tuning import Choice
 from trex_ds.config import to_dict
-from trex_ds.evaluation import Evaluation
+from trex_ds.evaluation.accuracy import Evaluation
 
 SIGNIFICANT = 0.05
 

@@ -12,8 +12,8 @@ from typing import Any
 from trex_ds.comparison.state import MOST_ATTEMPTS, RunState, begin, read_state, write_state
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.distributed import PeerError, on_rank_zero, rank, world_size
-from trex_ds.modeling import forget_models
-from trex_ds.training.launching import JOIN_SECONDS, is_broken_by_a_peer, peers
+from trex_ds.launching.process_group import JOIN_SECONDS, is_broken_by_a_peer, peers
+from trex_ds.modeling.zero3 import forget_models
 from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from trex_ds.data import IGNORED_LABEL, Collator
+from trex_ds.data.collator import Collator
+from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import rank, sum_over_ranks, world_size
-from trex_ds.tracking import Tracker
+from trex_ds.preparation.prepare import prepare
+from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import Context, build_model, log_origin, make_trainer, training_arguments
-from trex_ds.training.preparation import prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import ReportCallback, TRexTrainer
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trex_ds.config import section
 from trex_ds.data.encoding import Learn
-from trex_ds.data.mixing import Mixing
+from trex_ds.data.epochs import Mixing
 from trex_ds.files import cache_folder
 
 

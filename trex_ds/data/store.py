@@ -22,8 +22,8 @@ import numpy as np
 from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_examples
 from trex_ds.progress import Progress
-from trex_ds.tasks import Example, Split
-from trex_ds.tasks.seeding import text_digest
+from trex_ds.seeding import text_digest
+from trex_ds.tasks.base import Example, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset

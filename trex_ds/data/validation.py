@@ -17,8 +17,10 @@ from trex_ds.data.encoding import Encoded, encode_examples, end_length, template
 from trex_ds.data.reach import Reach
 from trex_ds.data.tokenizing import control_tokens
 from trex_ds.progress import Progress
-from trex_ds.tasks import Example, Split, TaskConfig, read_examples
-from trex_ds.tasks.seeding import text_digest
+from trex_ds.seeding import text_digest
+from trex_ds.tasks.base import Example, Split
+from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.sources import read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

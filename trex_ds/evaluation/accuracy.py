@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trex_ds.files import atomic_path
-from trex_ds.tasks import normalised
+from trex_ds.tasks.base import normalised
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from trex_ds.config import section
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.evaluation.generation import Question, answer_all
-from trex_ds.tasks import right_choice
+from trex_ds.tasks.base import right_choice
 
 if TYPE_CHECKING:
     from trex_ds.evaluation.harness_model import ContextScores

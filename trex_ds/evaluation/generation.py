@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trex_ds.data import Collator, turn_ends
+from trex_ds.data.collator import Collator
+from trex_ds.data.encoding import turn_ends
 from trex_ds.distributed import agree, gather_objects, rank, world_size
 from trex_ds.evaluation.batches import length_batches
 from trex_ds.progress import Progress
-from trex_ds.tasks import Example, Scorer
+from trex_ds.tasks.base import Example, Scorer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 
 from trex_ds.config import ConfigError
 from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
-from trex_ds.tasks import Example
+from trex_ds.tasks.base import Example
 from trex_ds.tasks.harness import training_docs
 from trex_ds.tasks.harness_draws import fixed_draws
 from trex_ds.tasks.harness_index import quiet

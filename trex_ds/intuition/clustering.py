@@ -18,7 +18,7 @@ from trex_ds.intuition.centroids import Centroids, cosine_scores, score_statisti
 from trex_ds.intuition.embedder import EMBEDDED_MINILM, Embedder
 from trex_ds.intuition.scores import IntuitionResult, ScoreWriter, text_digests
 from trex_ds.intuition.sharding import ShardedEmbedder
-from trex_ds.tasks.seeding import seeded_order
+from trex_ds.seeding import seeded_order
 
 # Texts whose embedding an interrupted pass loses at most, and what is in memory at a time.
 PIECE = 4096

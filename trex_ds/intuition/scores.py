@@ -12,7 +12,7 @@ import torch
 from trex_ds.distributed import agree, local_rank, on_rank_zero, rank, sum_over_ranks, world_size
 from trex_ds.files import atomic_path
 from trex_ds.intuition.centroids import Centroids
-from trex_ds.tasks.seeding import text_digest
+from trex_ds.seeding import text_digest
 
 _DIGESTS, _SCORES, _VECTORS, _COMPLETE = "digests.npy", "scores.npy", "vectors.npy", "complete"
 _CHUNK = 65_536

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 
+from trex_ds.bf16_matmul import use_float32_products
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
+from trex_ds.modeling.load_4bit import load_in_4bit, weights_folder, weights_problem
 from trex_ds.modeling.meta import base_on_meta
-from trex_ds.modeling.piecewise import load_in_4bit, weights_folder, weights_problem
 from trex_ds.modeling.quantized import quantization_problem
-from trex_ds.products import use_float32_products
 
 
 @section

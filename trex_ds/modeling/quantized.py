@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from trex_ds.bf16_matmul import needs_float32
 from trex_ds.modeling.mixers import read_without_a_call
-from trex_ds.products import needs_float32
 
 NF4 = "nf4"
 _BLOCK = 64

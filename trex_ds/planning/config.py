@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from trex_ds.config import section
-from trex_ds.modeling import ModelConfig
+from trex_ds.modeling.base import ModelConfig
 from trex_ds.training.recipe import Recipe, TrainingConfig
 
 _NOT_PLANNED = {

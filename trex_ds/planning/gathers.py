@@ -19,7 +19,7 @@ from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus, _init_external_params
 from torch import nn
 
-from trex_ds.adapters import RoutedLinear
+from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.planning.step_profile import Event, StepProfile
 
 # The coordinator records the order of modules in the first pass. What it decides in the second, where it first looks

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trex_ds.data import IGNORED_LABEL, PackedCollator
+from trex_ds.data.collator import PackedCollator
+from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import world_size
 from trex_ds.intuition.centroids import placeholder_centroids
+from trex_ds.launching.process_group import start_distributed
 from trex_ds.planning.live_bytes import LiveBytes
 from trex_ds.training.job import build_model, training_arguments
-from trex_ds.training.launching import start_distributed
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.loading import adapt
 from trex_ds.config import ConfigError
 from trex_ds.intuition.centroids import placeholder_centroids
-from trex_ds.modeling import model_location, supported_attention
+from trex_ds.modeling.base import model_location, supported_attention
+from trex_ds.modeling.held import BASE, role_of
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
-from trex_ds.training.memory import BASE, role_of
 from trex_ds.training.recipe import Recipe
 
 

@@ -13,8 +13,8 @@ from trex_ds.config import to_dict
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
+from trex_ds.modeling.held import held_by_this_rank
 from trex_ds.planning.candidates import GIB, Candidate, Planner, recommend
-from trex_ds.training.memory import held_by_this_rank
 
 
 def plan(planner: Planner) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
 from torch import Tensor, nn
 
-from trex_ds.adapters import RoutedConfig
+from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.config import ConfigError
 from trex_ds.planning.attention import FusedAttention
 from trex_ds.planning.live_bytes import LiveBytes

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trex_ds.adapters.counts import trained
 from trex_ds.reporting.approximation import Approximation
-from trex_ds.reporting.counts import trained
 from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.routing import AgainstChance, Specialisation
 from trex_ds.reporting.throughput import Comparison, Throughput

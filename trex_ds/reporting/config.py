@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
+from trex_ds.adapters.counts import EQUAL_LORA, TARGETS
 from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig
 from trex_ds.config import section
-from trex_ds.reporting.counts import EQUAL_LORA, TARGETS
 from trex_ds.training.recipe import Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

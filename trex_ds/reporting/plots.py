@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from trex_ds.adapters.counts import FROZEN, ROLES, trained
 from trex_ds.reporting.claims import MOST_TIME
-from trex_ds.reporting.counts import FROZEN, ROLES, trained
 from trex_ds.reporting.result import Report
 
 _WIDTH = 6.4

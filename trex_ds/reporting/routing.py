@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trex_ds.adapters import RoutedLinear
+from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.trex_router import TRexRouter
+from trex_ds.preparation.prepare import Prepared
 from trex_ds.progress import Progress
 from trex_ds.reporting.intervals import Interval, percentile_interval
-from trex_ds.tasks.seeding import seeded_order
-from trex_ds.training.preparation import Prepared
+from trex_ds.seeding import seeded_order
 
 PERMUTATIONS = 200
 MOST_EXAMPLES = 20_000

@@ -10,27 +10,27 @@ from typing import Any
 import torch
 from rich.table import Table as RichTable
 
+from trex_ds.adapters.architectures import ARCHITECTURES
+from trex_ds.adapters.counts import EQUAL_LORA, count, equal_parameter_rank, model_config
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.console import console
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
+from trex_ds.launching.preflight import check_nodes
+from trex_ds.launching.process_group import naming_the_rank, start_distributed
+from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.progress import Progress
 from trex_ds.quiet import quiet_libraries
 from trex_ds.reporting import approximation, claims
-from trex_ds.reporting.architectures import ARCHITECTURES
 from trex_ds.reporting.config import ReportRecipe
-from trex_ds.reporting.counts import EQUAL_LORA, count, equal_parameter_rank, model_config
 from trex_ds.reporting.markdown import to_markdown
 from trex_ds.reporting.page import to_html
 from trex_ds.reporting.result import Report, verdict_table
 from trex_ds.reporting.routing import Specialisation, cluster_meaning, specialisation
 from trex_ds.reporting.throughput import Throughput, measure
-from trex_ds.tracking import Tracker
+from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
-from trex_ds.training.launching import naming_the_rank, start_distributed
-from trex_ds.training.preflight import check_nodes
-from trex_ds.training.preparation import Prepared, prepare
 
 FOLDER = "report"
 """In output_dir."""

@@ -14,8 +14,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from trex_ds.seeding import stable_hash, text_digest
 from trex_ds.tasks.base import Example, Scorer, Split
-from trex_ds.tasks.seeding import stable_hash, text_digest
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trex_ds.seeding import Lowest, stable_fraction, text_digest
 from trex_ds.tasks.base import Example, Split
 from trex_ds.tasks.records import Columns, Row, check_columns, parse
-from trex_ds.tasks.seeding import Lowest, stable_fraction, text_digest
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from trex_ds.adapters.loading import WEIGHTS_FILE, set_weights
 from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
-from trex_ds.evaluation.benchmark_arguments import TASKS_FILE
 from trex_ds.files import atomic_path
+from trex_ds.lm_evaluation.arguments import TASKS_FILE
+from trex_ds.modeling.held import BASE, role_of
 from trex_ds.modeling.identity import IDENTITY_FILE, BaseIdentity, base_identity
 from trex_ds.tasks.forms import forms_of, write_forms
-from trex_ds.training.memory import BASE, role_of
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe

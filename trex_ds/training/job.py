@@ -12,27 +12,28 @@ from typing import Any
 
 import torch
 
-from trex_ds.adapters import TRexConfig
+from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.loading import adapt
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
-from trex_ds.evaluation import Evaluation
-from trex_ds.intuition import Centroids
-from trex_ds.modeling import load_base_model
+from trex_ds.evaluation.accuracy import Evaluation
+from trex_ds.intuition.centroids import Centroids
+from trex_ds.launching.preflight import check_nodes
+from trex_ds.launching.process_group import naming_the_rank, start_distributed
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.held import BASE, trainable_parameters
+from trex_ds.preparation.prepare import Prepared, prepare
+from trex_ds.preparation.seen_data import describe_data, write_data
 from trex_ds.quiet import quiet_libraries
-from trex_ds.tracking import Tracker, git_commit, recipe_hash
+from trex_ds.tracking.origin import git_commit, recipe_hash
+from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.adalora import RankAllocation
 from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_identity, write_recipe, write_tasks
-from trex_ds.training.launching import naming_the_rank, start_distributed
 from trex_ds.training.measuring import Measurements
-from trex_ds.training.memory import BASE, trainable_parameters
 from trex_ds.training.memory_record import MemoryRecord
-from trex_ds.training.preflight import check_nodes
-from trex_ds.training.preparation import Prepared, prepare
 from trex_ds.training.recipe import Recipe
-from trex_ds.training.report import Summary, print_summary
-from trex_ds.training.seen_data import describe_data, write_data
 from trex_ds.training.step_lines import StepLines
+from trex_ds.training.summary import Summary, print_summary
 from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
 
 ADAPTER_FOLDER = "adapter"

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trex_ds.distributed import on_rank_zero
-from trex_ds.evaluation import Evaluation, evaluate
+from trex_ds.evaluation.accuracy import Evaluation
+from trex_ds.evaluation.evaluate import evaluate
 from trex_ds.files import atomic_path
-from trex_ds.modeling import whole_weights
-from trex_ds.tasks import load_benchmarks
-from trex_ds.tracking import Tracker
+from trex_ds.modeling.zero3 import whole_weights
+from trex_ds.tasks.sources import load_benchmarks
+from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.adapter_files import load_adapter, save_adapter
 
 if TYPE_CHECKING:
-    from trex_ds.training.preparation import Prepared
+    from trex_ds.preparation.prepare import Prepared
     from trex_ds.training.recipe import Recipe
     from trex_ds.training.trainer import TRexTrainer
 

@@ -15,8 +15,8 @@ from trex_ds.console import console
 from trex_ds.distributed import agree, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.tracking import Tracker
-from trex_ds.training.memory import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
+from trex_ds.modeling.held import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
+from trex_ds.tracking.tracker import Tracker
 
 MEMORY_FILE = "memory.json"
 _MOST_COLUMNS = 8

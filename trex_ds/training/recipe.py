@@ -11,12 +11,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from trex_ds.adapters.sections import AdapterConfig, default_adapter
 from trex_ds.config import section
-from trex_ds.data import DataConfig
-from trex_ds.evaluation import EvaluationConfig
-from trex_ds.intuition import Centroids, IntuitionConfig
-from trex_ds.modeling import ModelConfig
-from trex_ds.tasks import TaskConfig
-from trex_ds.tracking import TrackingConfig
+from trex_ds.data.config import DataConfig
+from trex_ds.evaluation.evaluate import EvaluationConfig
+from trex_ds.intuition.centroids import Centroids
+from trex_ds.intuition.clustering import IntuitionConfig
+from trex_ds.modeling.base import ModelConfig
+from trex_ds.tasks.config import TaskConfig
+from trex_ds.tracking.settings import TrackingConfig
 from trex_ds.training.combinations import combination_problems
 
 # Keys of DeepSpeed's zero_optimization.

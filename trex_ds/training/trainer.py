@@ -15,15 +15,15 @@ from peft import AdaLoraConfig, PromptTuningConfig
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from trex_ds.adapters import RoutedModel
+from trex_ds.adapters.model import RoutedModel
 from trex_ds.adapters.passes import isolated
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
-from trex_ds.data import IGNORED_LABEL
+from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
+from trex_ds.modeling.held import reset_peak
 from trex_ds.training.adalora import orthogonality_loss
 from trex_ds.training.adapter_files import is_sharded, whole_adapter
-from trex_ds.training.memory import reset_peak
 
 if TYPE_CHECKING:
     from trex_ds.training.measuring import Measurements
