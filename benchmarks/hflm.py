@@ -21,8 +21,8 @@ from trex_ds.environment import describe_environment
 from trex_ds.evaluation.harness_model import TRexLM
 from trex_ds.files import atomic_path
 from trex_ds.modeling.base import ModelConfig, load_base_model, load_tokenizer
-from trex_ds.tasks.harness_index import quiet
-from trex_ds.tasks.harness_loading import load_tasks
+from trex_ds.tasks.harness.index import quiet
+from trex_ds.tasks.harness.loading import load_tasks
 
 TASKS = "boolq,wic,copa,sglue_rte,cb,wsc,openbookqa,commonsense_qa,arc_easy,winogrande"
 

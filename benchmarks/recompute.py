@@ -29,7 +29,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.files import atomic_path
 from trex_ds.tasks.base import right_choice
-from trex_ds.tasks.sources import read_examples
+from trex_ds.tasks.source import read_examples
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from trex_ds.data.config import DataConfig
 from trex_ds.files import atomic_path, cache_folder, ensure_home, make_in_cache
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
-from trex_ds.tasks import harness_index
+from trex_ds.tasks.harness import index as harness_index
 
 
 def write_then_fail(target: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from trex_ds.comparison.config import CompareRecipe
 from trex_ds.config import read_recipe
 from trex_ds.modeling.embedded import SMOLLM2
-from trex_ds.tasks.harness_index import leaf_configs, name_problem
+from trex_ds.tasks.harness.index import leaf_configs, name_problem
 from trex_ds.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]

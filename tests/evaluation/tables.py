@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_eval.api.group import Group
 
-from trex_ds.tasks.harness_loading import Loaded
+from trex_ds.tasks.harness.loading import Loaded
 
 
 def loaded(

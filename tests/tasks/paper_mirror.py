@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.tasks.mirrors import Rows, boolq, commonsense_qa, copa, multirc, winogrande, write_dataset
-from trex_ds.tasks.harness_index import leaf_configs
+from trex_ds.tasks.harness.index import leaf_configs
 
 TRAIN, EVALUATION = 6, 3
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import read_examples
+from trex_ds.tasks.source import read_examples
 
 
 @dataclass

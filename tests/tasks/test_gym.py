@@ -12,8 +12,8 @@ from reasoning_gym.factory import DATASETS
 from tests.tasks.reading import Splits, prompts, read
 from trex_ds.tasks.base import Scorer
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
-from trex_ds.tasks.sources import fingerprint, scorer
+from trex_ds.tasks.source import fingerprint, scorer
+from trex_ds.tasks.sources.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
 
 TWO_NUMBERS = {"min_numbers": 2, "max_numbers": 2, "min_value": 1}
 

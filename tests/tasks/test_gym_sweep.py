@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.training.jobs import ROOT
-from trex_ds.tasks.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
+from trex_ds.tasks.sources.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
 
 WHY = {
     "runs the generated text as Python code": "Their scorers run",

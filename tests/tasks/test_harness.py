@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tasks import mirrors
-from trex_ds.tasks import harness_loading
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.harness import choose_documents, fingerprint, read
-from trex_ds.tasks.harness_loading import load_tasks
+from trex_ds.tasks.harness import loading as harness_loading
+from trex_ds.tasks.harness.loading import load_tasks
+from trex_ds.tasks.sources.lm_eval import choose_documents, fingerprint, read
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from lm_eval.tasks import _factory
 
 from tests.tasks import mirrors
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.harness import read
-from trex_ds.tasks.harness_draws import fixed_draws
-from trex_ds.tasks.harness_index import _manager, _root
-from trex_ds.tasks.harness_loading import load_tasks
-from trex_ds.tasks.harness_scoring import main_metric, rehearse, score_reference
+from trex_ds.tasks.harness.draws import fixed_draws
+from trex_ds.tasks.harness.index import _manager, _root
+from trex_ds.tasks.harness.loading import load_tasks
+from trex_ds.tasks.harness.scoring import main_metric, rehearse, score_reference
+from trex_ds.tasks.sources.lm_eval import read
 
 
 class WithoutData(ConfigurableTask):

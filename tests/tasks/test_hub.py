@@ -9,7 +9,7 @@ import pytest
 from tests.tasks.reading import prompts, read, sums, write
 from trex_ds.tasks.base import exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import fingerprint, scorer
+from trex_ds.tasks.source import fingerprint, scorer
 
 README = """---
 configs:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import SOURCES
+from trex_ds.tasks.source import SOURCES
 
 
 @pytest.fixture

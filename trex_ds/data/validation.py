@@ -20,7 +20,7 @@ from trex_ds.progress import Progress
 from trex_ds.seeding import text_digest
 from trex_ds.tasks.base import Example, Split
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import read_examples
+from trex_ds.tasks.source import read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from trex_ds.tasks.base import right_choice
 
 if TYPE_CHECKING:
     from trex_ds.evaluation.harness_model import ContextScores
-    from trex_ds.tasks.harness_loading import Loaded
+    from trex_ds.tasks.harness.loading import Loaded
 
 
 @section

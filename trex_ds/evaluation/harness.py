@@ -13,11 +13,11 @@ from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 from trex_ds.config import ConfigError
 from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
 from trex_ds.tasks.base import Example
-from trex_ds.tasks.harness import training_docs
-from trex_ds.tasks.harness_draws import fixed_draws
-from trex_ds.tasks.harness_index import quiet
-from trex_ds.tasks.harness_loading import Loaded
-from trex_ds.tasks.harness_scoring import main_metric
+from trex_ds.tasks.harness.draws import fixed_draws
+from trex_ds.tasks.harness.index import quiet
+from trex_ds.tasks.harness.loading import Loaded
+from trex_ds.tasks.harness.scoring import main_metric
+from trex_ds.tasks.sources.lm_eval import training_docs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
     Args:
         lm: the model.
         examples: whose `record` says which document they are.
-        loaded: their tasks, from `trex_ds.tasks.harness_loading.load_tasks`.
+        loaded: their tasks, from `trex_ds.tasks.harness.loading.load_tasks`.
 
     Returns:
         One for each example, in their order.

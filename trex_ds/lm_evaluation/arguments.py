@@ -13,7 +13,7 @@ from typing import Literal, cast
 from trex_ds.config import ConfigError
 from trex_ds.files import make_writable
 from trex_ds.modeling.base import ModelConfig
-from trex_ds.tasks.harness_index import name_problem
+from trex_ds.tasks.harness.index import name_problem
 
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TASKS_FILE = "tasks.json"

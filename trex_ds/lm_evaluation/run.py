@@ -26,9 +26,9 @@ from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.lm_evaluation.arguments import BenchmarkArguments
 from trex_ds.lm_evaluation.table import Results, Row, means_of, print_table, rows_of, trained_tasks
 from trex_ds.modeling.base import load_base_model, load_tokenizer
-from trex_ds.tasks.harness_index import manager, quiet
-from trex_ds.tasks.harness_loading import Loaded, load_tasks
-from trex_ds.tasks.harness_scoring import rehearse
+from trex_ds.tasks.harness.index import manager, quiet
+from trex_ds.tasks.harness.loading import Loaded, load_tasks
+from trex_ds.tasks.harness.scoring import rehearse
 
 TIMEOUT_MINUTES = 2.0
 """How long a rank may be silent before the others give up."""

@@ -14,9 +14,9 @@ import yaml
 
 from trex_ds.console import console
 from trex_ds.evaluation.accuracy import Estimate, estimate, mean_over_tasks
-from trex_ds.tasks.harness_index import folders, leaf_configs
-from trex_ds.tasks.harness_loading import Loaded
-from trex_ds.tasks.harness_scoring import main_metric
+from trex_ds.tasks.harness.index import folders, leaf_configs
+from trex_ds.tasks.harness.loading import Loaded
+from trex_ds.tasks.harness.scoring import main_metric
 
 Results = dict[str, Any]
 """As lm-eval gives them."""

@@ -36,7 +36,7 @@ from trex_ds.preparation.seen_data import check_data, describe_data
 from trex_ds.preparation.trial import check_positions, try_model
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.sources import fingerprint, keep_benchmark_data, read_examples, scorer
+from trex_ds.tasks.source import fingerprint, keep_benchmark_data, read_examples, scorer
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe

@@ -13,7 +13,7 @@ from trex_ds.distributed import rank
 from trex_ds.evaluation.generation import Question, answer_texts
 from trex_ds.intuition.scores import IntuitionResult
 from trex_ds.tasks.base import Example, normalised
-from trex_ds.tasks.sources import scorer
+from trex_ds.tasks.source import scorer
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe

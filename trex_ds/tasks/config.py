@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from trex_ds.config import section
-from trex_ds.tasks.sources import source_problems
+from trex_ds.tasks.source import source_problems
 
 
 @section

@@ -17,7 +17,7 @@ from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.evaluation.evaluate import evaluate
 from trex_ds.files import atomic_path
 from trex_ds.modeling.zero3 import whole_weights
-from trex_ds.tasks.sources import load_benchmarks
+from trex_ds.tasks.source import load_benchmarks
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.adapter_files import load_adapter, save_adapter
 

@@ -7,12 +7,13 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.tasks import file, gym, harness, hub
 from trex_ds.tasks.base import Example, Scorer, Split
+from trex_ds.tasks.sources import file, gym, hub
+from trex_ds.tasks.sources import lm_eval as harness
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig
-    from trex_ds.tasks.harness_loading import Loaded
+    from trex_ds.tasks.harness.loading import Loaded
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def scorer(config: TaskConfig) -> Scorer | None:
 
 def keep_benchmark_data(config: TaskConfig, mirror: str | None, folder: Path) -> None:
     """Copy into `folder` the datasets that lm-evaluation-harness evaluates the config's task on."""
-    from trex_ds.tasks.harness_loading import load_tasks
+    from trex_ds.tasks.harness.loading import load_tasks
 
     load_tasks([_resolve(config)[1]], mirror, copies=folder)
 
@@ -90,7 +91,7 @@ def load_benchmarks(folders: Mapping[str, Path]) -> Loaded | None:
     """lm-eval's tasks by name, each from the folder that `keep_benchmark_data` filled; None if there are none."""
     if not folders:
         return None
-    from trex_ds.tasks.harness_loading import Loaded, load_tasks
+    from trex_ds.tasks.harness.loading import Loaded, load_tasks
 
     parts = [load_tasks([name], copies=folder, only_copies=True) for name, folder in folders.items()]
     return Loaded(*({k: v for part in parts for k, v in vars(part)[f].items()} for f in ("tasks", "members", "groups")))

@@ -12,8 +12,8 @@ from typing import Any
 from unittest import mock
 
 from trex_ds.files import atomic_path, cache_folder, make_in_cache
-from trex_ds.tasks.harness_draws import alike_each_time, fixed_draws
-from trex_ds.tasks.harness_index import manager, name_problem, quiet
+from trex_ds.tasks.harness.draws import alike_each_time, fixed_draws
+from trex_ds.tasks.harness.index import manager, name_problem, quiet
 
 
 @dataclass(frozen=True)

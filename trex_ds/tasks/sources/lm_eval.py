@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from trex_ds.seeding import stable_hash
 from trex_ds.tasks.base import Example, Split
-from trex_ds.tasks.harness_index import leaf_configs, name_problem
-from trex_ds.tasks.harness_loading import hub_fingerprint, load_tasks, mirror_fingerprint
-from trex_ds.tasks.harness_rendering import render
-from trex_ds.tasks.harness_scoring import REHEARSED, score_reference
+from trex_ds.tasks.harness.index import leaf_configs, name_problem
+from trex_ds.tasks.harness.loading import hub_fingerprint, load_tasks, mirror_fingerprint
+from trex_ds.tasks.harness.rendering import render
+from trex_ds.tasks.harness.scoring import REHEARSED, score_reference
 
 if TYPE_CHECKING:
     from trex_ds.tasks.config import TaskConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trex_ds.tasks.harness_rendering import render, requests_of
+from trex_ds.tasks.harness.rendering import render, requests_of
 
 REHEARSED = 5
 """Documents of each task whose reference answers are scored before anything else is done."""

@@ -1,0 +1,1 @@
+"""The kinds of task source, a module each."""
