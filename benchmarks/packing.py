@@ -25,8 +25,9 @@ from transformers import TrainingArguments
 from trex_ds.comparison.results import without_places
 from trex_ds.config import read_recipe, to_dict
 from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.datasets import PackedSet
 from trex_ds.data.encoding import IGNORED_LABEL
-from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.packing import plan_rows
 from trex_ds.data.store import lengths
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
+from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.datasets import PackedSet, TrainingSet
 from trex_ds.data.encoding import Encoded
-from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.packing import plan_rows
 
 ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([8], [8]), Encoded([3, 4], [-100, 4])]
 SCORES = np.arange(6, dtype=np.float32).reshape(3, 2)

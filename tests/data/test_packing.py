@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trex_ds.data.packing import WINDOW, PackedSet, plan_rows
+from trex_ds.data.datasets import PackedSet
+from trex_ds.data.packing import WINDOW, plan_rows
 
 
 def lognormal(count: int, longest: int, seed: int = 0) -> np.ndarray:

@@ -13,8 +13,9 @@ from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig
 from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.datasets import PackedSet
 from trex_ds.data.encoding import IGNORED_LABEL
-from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.packing import plan_rows
 from trex_ds.training.trainer import TRexTrainer
 
 # Prompt and answer of each example in tokens.

@@ -1,4 +1,4 @@
-"""Training items with their intuition scores, and batches of them: one item a row, or several."""
+"""Batches of training items: one item a row, or several."""
 
 from __future__ import annotations
 
@@ -6,57 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 
-from trex_ds.data.encoding import IGNORED_LABEL, Encoded
-
-
-class TrainingSet(Dataset[dict[str, Any]]):
-    """Encoded rows, each with its intuition scores, in the order and as often as `indices` says.
-
-    Args:
-        rows: one for each training example.
-        scores: intuition scores of distinct texts, float32 (texts, N); may be memory-mapped; None: items have none.
-        score_rows: the row of `scores` that belongs to each of `rows`, (len(rows),); None where there are none.
-        indices: positions in `rows`, repeated where an example is seen more than once; a repeated
-            row takes no more memory.
-        task_numbers: the number of each row's task, (len(rows),); None where the method takes none.
-
-    Raises:
-        ValueError: if `rows` and `score_rows` are not equally many.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Encoded],
-        scores: np.ndarray | None,
-        score_rows: np.ndarray | None,
-        indices: np.ndarray,
-        task_numbers: np.ndarray | None = None,
-    ):
-        if score_rows is not None and len(score_rows) != len(rows):
-            raise ValueError(f"{len(score_rows)} rows of scores are named for {len(rows)} rows; name one for each")
-        self._rows = rows
-        self._scores = scores
-        self._score_rows = score_rows
-        self._indices = indices
-        self._task_numbers = task_numbers
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        index = int(self._indices[position])
-        row = self._rows[index]
-        item: dict[str, Any] = {"input_ids": row.input_ids, "labels": row.labels}
-        if self._scores is not None and self._score_rows is not None:
-            item["intuition"] = torch.from_numpy(np.array(self._scores[self._score_rows[index]]))
-        if self._task_numbers is not None:
-            item["task_ids"] = int(self._task_numbers[index])
-        return item
+from trex_ds.data.encoding import IGNORED_LABEL
 
 
 @dataclass(frozen=True)

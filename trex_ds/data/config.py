@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from trex_ds.config import section
-from trex_ds.data.encoding import Learn
-from trex_ds.data.epochs import Mixing
 from trex_ds.files import cache_folder
+
+Learn = Literal["last_answer", "all_answers"]
+Mixing = Literal["proportional", "equal", "temperature"]
 
 
 @section

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from trex_ds.data.config import Learn
 from trex_ds.data.templates import ChatTemplate, Message, shared_start, template_of
 from trex_ds.data.tokenizing import Reading, control_tokens, read_all, read_on, read_texts
 from trex_ds.tasks.base import Example
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 IGNORED_LABEL = -100
 """Label of a token that has no part in the loss."""
-
-
-Learn = Literal["last_answer", "all_answers"]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
+from trex_ds.data.config import Mixing
 from trex_ds.seeding import seeded_order, stable_hash
-
-Mixing = Literal["proportional", "equal", "temperature"]
 
 
 def epoch_counts(

@@ -9,10 +9,8 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 WINDOW = 4096
 """Items that are fitted to each other. Their open rows are all that planning holds beside its result; each
@@ -103,27 +101,3 @@ def _best_fit(sizes: np.ndarray, row_length: int) -> np.ndarray:
         if left > size:
             bisect.insort(room, (left - size, row))
     return rows
-
-
-class PackedSet(Dataset[list[Any]]):
-    """The rows of a plan as lists of a dataset's items.
-
-    Args:
-        items: any dataset with positions, such as a `TrainingSet`.
-        plan: made from the lengths of the same items.
-
-    Raises:
-        ValueError: if the plan is for another number of items.
-    """
-
-    def __init__(self, items: Any, plan: PackingPlan):
-        if len(items) != len(plan.items):
-            raise ValueError(f"the plan is for {len(plan.items)} items, the dataset has {len(items)}")
-        self._items = items
-        self._plan = plan
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, row: int) -> list[Any]:
-        return [self._items[position] for position in self._plan.row(row).tolist()]

@@ -19,9 +19,10 @@ import torch
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, check_writable, content_key, one_job_at_a_time
-from trex_ds.data.collator import Collator, PackedCollator, TrainingSet
+from trex_ds.data.collator import Collator, PackedCollator
+from trex_ds.data.datasets import PackedSet, TrainingSet
 from trex_ds.data.epochs import epoch_counts, epoch_indices, held_out_positions, without
-from trex_ds.data.packing import PackedSet, plan_rows
+from trex_ds.data.packing import plan_rows
 from trex_ds.data.store import Store, TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
 from trex_ds.evaluation.generation import Question
