@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
 
 from trex_ds.config import ConfigError
+from trex_ds.packaged import deepspeed_file, deepspeed_name
 
 PLANNED_STAGES = (1, 2, 3)
 
@@ -51,7 +51,7 @@ def read_settings(file: str, model: Any) -> ZeroSettings:
     Raises:
         ConfigError: for a stage that is not planned, or values that DeepSpeed refuses.
     """
-    config = json.loads(Path(file).read_text(encoding="utf-8"))
+    config = json.loads(deepspeed_file(file).read_text(encoding="utf-8"))
     zero = dict(config.get("zero_optimization", {}))
     width = model.config.get_text_config().hidden_size
     automatic = {
@@ -73,7 +73,8 @@ def read_settings(file: str, model: Any) -> ZeroSettings:
 
 def alternatives(file: str, bf16: bool, model: Any) -> list[ZeroSettings]:
     """The settings of `file` and of its neighbours with the same type of numbers, `file` first."""
-    others = sorted(str(path) for path in Path(file).parent.glob("*.json") if path != Path(file))
+    own = deepspeed_file(file)
+    others = [deepspeed_name(path) for path in sorted(own.parent.glob("*.json")) if path != own]
     found = [read_settings(file, model)]
     for other in others:
         try:

@@ -22,6 +22,7 @@ from trex_ds.launching.preflight import check_nodes
 from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.held import BASE, trainable_parameters
+from trex_ds.packaged import deepspeed_file
 from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.preparation.seen_data import describe_data, write_data
 from trex_ds.quiet import quiet_libraries
@@ -215,7 +216,7 @@ def training_arguments(recipe: Recipe) -> Any:
     training = recipe.training
     return TrainingArguments(
         output_dir=recipe.output_dir,
-        deepspeed=training.deepspeed,
+        deepspeed=str(deepspeed_file(training.deepspeed)),
         use_cpu=not torch.cuda.is_available(),
         bf16=recipe.model.dtype == "bfloat16",
         max_steps=training.max_steps or -1,

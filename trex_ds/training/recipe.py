@@ -16,6 +16,7 @@ from trex_ds.evaluation.evaluate import EvaluationConfig
 from trex_ds.intuition.centroids import Centroids
 from trex_ds.intuition.clustering import IntuitionConfig
 from trex_ds.modeling.base import ModelConfig
+from trex_ds.packaged import DEEPSPEED_CONFIGS, deepspeed_file, not_found
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tracking.settings import TrackingConfig
 from trex_ds.training.combinations import combination_problems
@@ -28,8 +29,9 @@ _CHANGE_WEIGHTS = ("zero_quantized_weights", "zero_quantized_nontrainable_weight
 class TrainingConfig:
     """The optimisation, run by transformers' Trainer with DeepSpeed."""
 
-    deepspeed: str = "ds_configs/zero3_bf16.json"
-    """DeepSpeed configuration; its values "auto" are filled from this section."""
+    deepspeed: str = "zero3_bf16"
+    """DeepSpeed configuration: one of this package by its name, or a file; its values "auto" are filled from this
+    section."""
     max_steps: PositiveInt | None = None
     """Optimiser steps; null: as many as `epochs` takes."""
     epochs: PositiveFloat = 1.0
@@ -65,9 +67,9 @@ class TrainingConfig:
         """A DeepSpeed configuration that is not there, is no JSON, or could not save what it trains."""
         if self.resume_with_other_data and not self.resume:
             return ["resume_with_other_data: has no effect without resume: true; set that, or remove this"]
-        path = Path(self.deepspeed)
+        path = deepspeed_file(self.deepspeed)
         if not path.is_file():
-            return [f"deepspeed: no file {self.deepspeed!r} (relative to {Path.cwd()})"]
+            return [f"deepspeed: {not_found(self.deepspeed, DEEPSPEED_CONFIGS)}"]
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
@@ -127,7 +129,7 @@ class Recipe:
         """What only several sections together show to be wrong."""
         found: list[str] = []
         config: dict[str, Any] = {}
-        path = Path(self.training.deepspeed)
+        path = deepspeed_file(self.training.deepspeed)
         if path.is_file() and not self.training.problems():
             config = json.loads(path.read_text(encoding="utf-8"))
             bf16 = (config.get("bf16") or {}).get("enabled", False)

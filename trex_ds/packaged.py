@@ -1,0 +1,34 @@
+"""Files that come with the package: DeepSpeed configurations, recipes and their schemas, each known by its name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+DEEPSPEED_CONFIGS = _PACKAGE / "ds_configs"
+RECIPES = _PACKAGE / "recipes"
+
+
+def deepspeed_file(named: str) -> Path:
+    """The file of `training.deepspeed`: a configuration of this package by its name, else a path."""
+    packaged = DEEPSPEED_CONFIGS / f"{named}.json"
+    return packaged if named in names_in(DEEPSPEED_CONFIGS) else Path(named)
+
+
+def deepspeed_name(file: Path) -> str:
+    """What `training.deepspeed` calls `file`; the opposite of `deepspeed_file`."""
+    return file.stem if file.parent == DEEPSPEED_CONFIGS else str(file)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of the files in one of the package's folders, sorted."""
+    return sorted(file.stem for file in folder.iterdir() if file.suffix in (".json", ".yaml"))
+
+
+def not_found(named: str, folder: Path) -> str:
+    """What to say of a path at which there is no file and that is no name in `folder` either."""
+    names = names_in(folder)
+    near = difflib.get_close_matches(Path(named).stem, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"by name there are {', '.join(names)}"
+    return f"no file {named!r} (relative to {Path.cwd()}); {hint}"
