@@ -20,7 +20,8 @@ from lm_eval.models.huggingface import HFLM
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.harness_model import TRexLM
 from trex_ds.files import atomic_path
-from trex_ds.modeling.base import ModelConfig, load_base_model, load_tokenizer
+from trex_ds.modeling.base import load_base_model, load_tokenizer
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.harness.index import quiet
 from trex_ds.tasks.harness.loading import load_tasks
 

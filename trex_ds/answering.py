@@ -18,7 +18,8 @@ from trex_ds.evaluation.generation import answer
 from trex_ds.intuition.centroids import CENTROIDS_FILE
 from trex_ds.intuition.scorer import Intuition
 from trex_ds.lm_evaluation.arguments import TASKS_FILE, adapter_files
-from trex_ds.modeling.base import ModelConfig, fetch_base_model, load_base_model, load_tokenizer
+from trex_ds.modeling.base import fetch_base_model, load_base_model, load_tokenizer
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.identity import check_base
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.forms import Forms, forms_of, is_plain, read_forms
@@ -69,7 +70,8 @@ class Answerer:
         config = ModelConfig(**recipe["model"])
         if model is not None:
             config = replace(config, name=model, revision=None)
-        if problems := config.problems():
+        problem = config.quantization_problem()
+        if problems := [*config.problems_here(), *([f"quantization: {problem}"] if problem else [])]:
             moved = (
                 "" if model else "; if it is elsewhere now, say where: --model FOLDER (from_adapter(..., model=...))"
             )

@@ -37,8 +37,10 @@ def section(cls: type[T]) -> type[T]:
     """Make a dataclass that checks its values and takes no unknown field.
 
     A string literal under a field is its description in `--help`. A section may define
-    `problems(self) -> list[str]` for cheap checks beyond types (that a file exists, say): one line
-    a problem, headed by the field's name and a colon where it concerns one field.
+    `problems(self) -> list[str]` for checks of its values beyond their types: one line a problem, headed
+    by the field's name and a colon where it concerns one field; and `problems_here(self) -> list[str]` for
+    what only this machine and its folders can tell. The latter is asked of a recipe, and of those of its
+    sections that it names in `checked_here`, because not every command runs a recipe on this machine.
     """
     decorate: Callable[[type[T]], Any] = pydantic_dataclass(
         config=ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -76,6 +78,9 @@ def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:
     recipe, problems = _validate(schema, source)
     if recipe is not None:
         problems += _own_problems(recipe, (), source)
+        for name in _checked_here(schema):
+            problems += _problems_here(getattr(recipe, name), (name,), source)
+        problems += _problems_here(recipe, (), source)
     if source.problems or problems:
         raise ConfigError(source.problems + problems)
     assert recipe is not None
@@ -165,7 +170,9 @@ def _validate(schema: type[T], source: Source) -> tuple[T | None, list[str]]:
     for name, field in schema.__pydantic_fields__.items():  # type: ignore[attr-defined]
         sound = name in source.data and not any(path[:1] == (name,) for path in paths)
         if sound and sections_in(field.annotation):
-            problems += _own_problems(_parse(field.annotation, source.data[name]), (name,), source)
+            value = _parse(field.annotation, source.data[name])
+            problems += _own_problems(value, (name,), source)
+            problems += _problems_here(value, (name,), source) if name in _checked_here(schema) else []
     return None, problems
 
 
@@ -194,15 +201,28 @@ def _own_problems(value: Any, path: FieldPath, source: Source) -> list[str]:
         return [line for key, item in value.items() for line in _own_problems(item, (*path, key), source)]
     if not dataclasses.is_dataclass(value):
         return []
-    names = [field.name for field in dataclasses.fields(value)]
-    found = []
-    for line in value.problems() if hasattr(value, "problems") else []:
-        head = re.match(r"(\w+)[.:]", line)
-        if head and head[1] in names:
-            place, line = (*path, head[1]), ".".join([*map(str, path), line])
-        else:
-            place, line = path, f"{dotted(path)}: {line}" if path else line
-        found.append(f"{line} ({source.where(place)})")
-    for name in names:
-        found += _own_problems(getattr(value, name), (*path, name), source)
+    lines = value.problems() if hasattr(value, "problems") else []
+    found = [_placed(line, value, path, source) for line in lines]
+    for field in dataclasses.fields(value):
+        found += _own_problems(getattr(value, field.name), (*path, field.name), source)
     return found
+
+
+def _checked_here(schema: type) -> tuple[str, ...]:
+    return getattr(schema, "checked_here", ())
+
+
+def _problems_here(value: Any, path: FieldPath, source: Source) -> list[str]:
+    lines = value.problems_here() if hasattr(value, "problems_here") else []
+    return [_placed(line, value, path, source) for line in lines]
+
+
+def _placed(line: str, value: Any, path: FieldPath, source: Source) -> str:
+    """What the section `value` at `path` says of itself, with the field's full name and its place in the source."""
+    head = re.match(r"[\w.-]+(?=:)", line)
+    own = tuple(int(key) if key.isdecimal() else key for key in head[0].split(".")) if head else ()
+    if own and own[0] in {field.name for field in dataclasses.fields(value)}:
+        place, line = (*path, *own), ".".join([*map(str, path), line])
+    else:
+        place, line = path, f"{dotted(path)}: {line}" if path else line
+    return f"{line} ({source.where(place)})"

@@ -14,7 +14,8 @@ from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from trex_ds.adapters.limits import CHECKPOINTING, FOUR_BITS, PACKING, ZERO, ZERO3
 from trex_ds.adapters.loading import load_adapted
-from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.config import ModelConfig
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 IDS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,8 @@ from tests.conftest import tiny_llama
 from tests.data.tokenizers import CHATML, GEMMA, make_tokenizer, with_control_tokens
 from trex_ds import TRexConfig
 from trex_ds.data.encoding import encode_prompt
-from trex_ds.evaluation.evaluate import EvaluationConfig, evaluate
+from trex_ds.evaluation.config import EvaluationConfig
+from trex_ds.evaluation.evaluate import evaluate
 from trex_ds.evaluation.generation import Question, answer, generation_ends
 from trex_ds.tasks.base import Example, exact_match
 

@@ -21,7 +21,8 @@ from trex_ds.adapters.on_meta import adapted_on_meta
 from trex_ds.adapters.targets import coverage
 from trex_ds.data.collator import Collator, PackedCollator
 from trex_ds.data.encoding import IGNORED_LABEL
-from trex_ds.modeling.base import ModelConfig, load_base_model, supported_attention
+from trex_ds.modeling.base import load_base_model, supported_attention
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.rows import rows_of
 from trex_ds.training.trainer import TRexTrainer
 

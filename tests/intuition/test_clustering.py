@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from tests.intuition import worlds
 from tests.intuition.fakes import FakeEmbedder, planted_prompts
 from trex_ds.intuition import clustering
-from trex_ds.intuition.clustering import IntuitionConfig, intuition_pass, spherical_kmeans
+from trex_ds.intuition.clustering import intuition_pass, spherical_kmeans
+from trex_ds.intuition.config import IntuitionConfig
 
 SETTINGS = {"batch_size": 8, "max_embeddings": 1000, "seed": 0}
 TOPICS = {"sums": 60, "cities": 50, "verbs": 40, "rivers": 30, "logic": 20, "chess": 10}

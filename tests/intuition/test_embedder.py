@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.intuition.fakes import planted_prompts
 from trex_ds.intuition.clustering import intuition_pass
-from trex_ds.intuition.embedder import EMBEDDED_MINILM, SentenceTransformerEmbedder
+from trex_ds.intuition.config import EMBEDDED_MINILM
+from trex_ds.intuition.embedder import SentenceTransformerEmbedder
 from trex_ds.intuition.scorer import Intuition
 
 TEXTS = ["How many r are in strawberry?", "", "What is 17 + 25?", "Count the letter r in the word strawberry. " * 40]

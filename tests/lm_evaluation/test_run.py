@@ -17,9 +17,11 @@ from tests.tasks import mirrors
 from tests.training.jobs import ROOT, write_model
 from trex_ds import Centroids, TRexConfig
 from trex_ds.config import ConfigError
-from trex_ds.intuition.embedder import EMBEDDED_MINILM, SentenceTransformerEmbedder
+from trex_ds.intuition.config import EMBEDDED_MINILM
+from trex_ds.intuition.embedder import SentenceTransformerEmbedder
 from trex_ds.lm_evaluation.arguments import parse
-from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.config import ModelConfig
 
 TASKS = "boolq,winogrande,copa"
 

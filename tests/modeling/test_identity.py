@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import tiny_llama
-from trex_ds.modeling.base import ModelConfig
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.identity import BaseIdentity, base_identity, check_base
 
 

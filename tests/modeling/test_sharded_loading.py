@@ -36,7 +36,8 @@ def own_memory() -> int:
 def peak_while_loading(folder: Path, config: dict, quantization: str | None) -> int:
     from transformers.integrations import HfDeepSpeedConfig
 
-    from trex_ds.modeling.base import ModelConfig, load_base_model
+    from trex_ds.modeling.base import load_base_model
+    from trex_ds.modeling.config import ModelConfig
 
     alive = HfDeepSpeedConfig(config)
     gc.collect()

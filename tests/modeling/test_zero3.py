@@ -10,7 +10,8 @@ from peft import get_peft_model
 from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
 from trex_ds import TRexConfig
-from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.zero3 import whole_weights
 
 CONFIGS = Path(__file__).parents[2] / "ds_configs"

@@ -11,14 +11,14 @@ from trex_ds.planning.comparison import predict
 from trex_ds.training.recipe import Recipe
 
 ANSWERS = 30
-SAVING = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
-EVERY_TIME = SAVING | {
+STAGE3 = {"stage": 3}
+EVERY_TIME = STAGE3 | {
     "stage3_param_persistence_threshold": 0,
     "stage3_max_live_parameters": 0,
     "stage3_max_reuse_distance": 0,
 }
 # Each of the four limits has an effect on a model of this size.
-LOOKING_AHEAD = SAVING | {
+LOOKING_AHEAD = STAGE3 | {
     "stage3_param_persistence_threshold": 100,
     "stage3_max_live_parameters": 8_000,
     "stage3_max_reuse_distance": 5_000,
@@ -29,7 +29,7 @@ CASES = {
     "stage1": ({"stage": 1}, True, {}),
     "stage2": ({"stage": 2}, False, {}),
     "stage2_bf16": ({"stage": 2}, True, {}),
-    "everything_persists": (SAVING, True, {}),
+    "everything_persists": (STAGE3, True, {}),
     "every_time": (EVERY_TIME, False, {}),
     "every_time_checkpointing": (EVERY_TIME, True, {"training__gradient_checkpointing": True}),
     "looking_ahead": (LOOKING_AHEAD, True, {"training__gradient_accumulation_steps": 2}),

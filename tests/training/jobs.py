@@ -21,7 +21,6 @@ ZERO3 = {
         "stage3_param_persistence_threshold": 0,
         "stage3_max_live_parameters": 0,
         "stage3_max_reuse_distance": 0,
-        "stage3_gather_16bit_weights_on_model_save": True,
     },
     "optimizer": {"type": "AdamW", "params": {"lr": "auto", "weight_decay": "auto", "torch_adam": True}},
     "gradient_clipping": "auto",

@@ -114,7 +114,7 @@ def together(folder, data) -> list[list[dict[str, Any]]]:
     resumed = folder / "resumed.yaml"
     resumed.write_text(text)
     # DeepSpeed's defaults: what is small stays whole, and gathered weights are kept for a while.
-    kept = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    kept = {"stage": 3}
     (folder / "defaults.json").write_text(json.dumps({**ZERO3, "zero_optimization": kept}))
     paths = {"output_dir": str(folder / "checkpointed"), "training__deepspeed": str(folder / "defaults.json")}
     checkpointed = write_job(folder, data, **{**CHECKPOINTED, **paths})

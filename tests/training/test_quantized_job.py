@@ -17,7 +17,8 @@ from tests.training.test_job import assert_equal_losses, tensors
 from trex_ds import TRexConfig
 from trex_ds.answering import Answerer
 from trex_ds.launching.process_group import start_distributed
-from trex_ds.modeling.base import ModelConfig, load_base_model
+from trex_ds.modeling.base import load_base_model
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.quantized import Linear4bit
 
 NF4 = {"name": None, "dtype": "float32", "quantization": "nf4"}

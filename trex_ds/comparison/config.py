@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -95,7 +96,15 @@ class CompareRecipe(Recipe):
                     f"tuning.max_steps: {self.tuning.max_steps} steps are over before training.warmup_steps, "
                     f"{self.training.warmup_steps}; raise it"
                 )
-        return found + self._problems_of_methods()
+        return found + self._of_all_methods(Recipe.problems)
+
+    def problems_here(self) -> list[str]:
+        """Inputs that this machine lacks; what an earlier comparison has left in output_dir is gone on from."""
+        return self.input_problems()
+
+    def centroids_problems(self) -> list[str]:
+        """Centroids that cannot be read, or of another number than one of the methods takes."""
+        return self._of_all_methods(Recipe.centroids_problems)
 
     @property
     def reference_method(self) -> str:
@@ -119,8 +128,8 @@ class CompareRecipe(Recipe):
             found.append("training.save_every: has no effect, an interrupted run begins anew; remove it")
         return found
 
-    def _problems_of_methods(self) -> list[str]:
-        """What the recipes of the methods' runs have to say, once where all say the same."""
-        lines = {name: Recipe.problems(self.child(adapter, 0)) for name, adapter in self.methods.items()}
-        shared = [line for line in next(iter(lines.values())) if all(line in own for own in lines.values())]
+    def _of_all_methods(self, check: Callable[[Recipe], list[str]]) -> list[str]:
+        """What `check` says of the recipes of the methods' runs, once where it says the same of all."""
+        lines = {name: check(self.child(adapter, 0)) for name, adapter in self.methods.items()}
+        shared = [line for line in next(iter(lines.values()), []) if all(line in own for own in lines.values())]
         return shared + [f"methods.{name}: {line}" for name, own in lines.items() for line in own if line not in shared]

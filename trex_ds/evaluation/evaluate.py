@@ -7,33 +7,15 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import PositiveInt
 
-from trex_ds.config import section
 from trex_ds.evaluation.accuracy import Evaluation, Item
+from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.evaluation.generation import Question, answer_all
 from trex_ds.tasks.base import right_choice
 
 if TYPE_CHECKING:
     from trex_ds.evaluation.harness_model import ContextScores
     from trex_ds.tasks.harness.loading import Loaded
-
-
-@section
-class EvaluationConfig:
-    """When and how accuracy is measured."""
-
-    batch_size: PositiveInt = 16
-    """Prompts a rank answers at a time."""
-    max_new_tokens: PositiveInt = 32
-    """Longest answer; a longer one is cut and scored as it is. lm_eval tasks have their own."""
-    every: PositiveInt | None = None
-    """Steps between evaluations while training, on examples held out of the training data; the adapter that is
-    best by their mean is the one that is kept. null: only before and after, and the last adapter is kept."""
-    held_out: PositiveInt = 32
-    """Training examples of each task that are held out for `every`, but never more than a tenth of them."""
-    gather_weights: bool = False
-    """Under ZeRO-3, keep the whole model on every rank while answering: many times faster where it fits."""
 
 
 def evaluate(

@@ -10,38 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 
-from trex_ds.config import section
 from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
 from trex_ds.intuition.centroids import Centroids, cosine_scores, score_statistics
-from trex_ds.intuition.embedder import EMBEDDED_MINILM, Embedder
+from trex_ds.intuition.embedder import Embedder
 from trex_ds.intuition.scores import IntuitionResult, ScoreWriter, text_digests
 from trex_ds.intuition.sharding import ShardedEmbedder
 from trex_ds.seeding import seeded_order
 
 # Texts whose embedding an interrupted pass loses at most, and what is in memory at a time.
 PIECE = 4096
-
-
-@section
-class IntuitionConfig:
-    """How prompts become intuition scores."""
-
-    embedder: str = EMBEDDED_MINILM
-    """A sentence-transformers model: a folder, a hub id, or embedded:all-minilm-l6-v2 (needs no hub)."""
-    revision: str | None = None
-    """Hub branch, tag or commit of the embedder."""
-    prompt: str = ""
-    """Text put before every text that is embedded, such as "clustering: " for nomic-embed."""
-    batch_size: PositiveInt = 32
-    """Prompts per forward pass of the embedder, on each rank."""
-    max_embeddings: PositiveInt = 20_000
-    """How many prompts the clusters are fitted on at most: the bound on rank 0's memory."""
-    seed: NonNegativeInt = 0
-    """Seed of the sample of prompts and of the clustering."""
-    centroids: str | None = None
-    """A folder or file with centroids to use instead of fitting new ones."""
 
 
 def intuition_pass(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from trex_ds.intuition.config import EMBEDDED_MINILM
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 EMBEDDED_PREFIX = "embedded:"
-EMBEDDED_MINILM = "embedded:all-minilm-l6-v2"
 
 
 @dataclass(frozen=True)

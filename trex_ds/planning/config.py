@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from trex_ds.config import section
-from trex_ds.modeling.base import ModelConfig
-from trex_ds.training.recipe import Recipe, TrainingConfig
+from trex_ds.training.recipe import Recipe
 
 _NOT_PLANNED = {
     "adalora": "it trains without ZeRO, and a plan knows stages 1 to 3",
@@ -45,31 +44,9 @@ class Assumptions:
 
 
 @section
-class PlannedModel(ModelConfig):
-    """The frozen base model; of a folder only config.json is needed."""
-
-    def problems(self) -> list[str]:
-        """As the model's own, but its weights may be missing."""
-        return self._name_problems()
-
-
-@section
-class PlannedTraining(TrainingConfig):
-    """The optimisation, run by transformers' Trainer with DeepSpeed."""
-
-    def problems(self) -> list[str]:
-        """As training's own, but the disk that weights go to may be another machine's."""
-        return [line for line in super().problems() if "nvme_path" not in line]
-
-
-@section
 class PlannedRecipe(Recipe):
     """A training job and the machine that is to run it."""
 
-    model: PlannedModel = Field(default_factory=PlannedModel)
-    """The frozen base model."""
-    training: PlannedTraining = Field(default_factory=PlannedTraining)
-    """The optimisation."""
     gpus: PositiveInt = 1
     """GPUs of each node."""
     gpu_memory: PositiveFloat = 80.0
@@ -85,15 +62,21 @@ class PlannedRecipe(Recipe):
     output: str | None = None
     """File for the plan as JSON."""
 
+    checked_here: ClassVar[tuple[str, ...]] = ("model",)
+
     def problems(self) -> list[str]:
-        """As the recipe's own; what an earlier run left in output_dir does not matter here."""
-        found = [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
+        """As the recipe's own, and a method of which no plan is made."""
+        found = super().problems()
         if reason := _NOT_PLANNED.get(self.adapter.method):
             found.append(
                 f"adapter.method: no plan can be made of {self.adapter.method}: {reason}; plan lora with about as many "
                 "parameters in its place"
             )
         return found
+
+    def problems_here(self) -> list[str]:
+        """Nothing but the model's configuration, which is read here: all else is on the machine that is planned for."""
+        return []
 
     @property
     def world(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
@@ -47,15 +47,18 @@ class ReportConfig:
     """Points of mean accuracy by which the method must be better than the best LoRA-based one."""
 
     def problems(self) -> list[str]:
-        """Names that are taken or cannot be used, and a folder that is not there."""
-        found = [
+        """Names that cannot be used."""
+        return [
             f"methods: {name!r} is no name for a method; use letters, digits, _, . and -"
             for name in self.methods
             if not _NAME.fullmatch(name)
         ]
+
+    def problems_here(self) -> list[str]:
+        """A folder without an adapter."""
         if self.adapter is not None and not (Path(self.adapter) / "adapter_config.json").is_file():
-            found.append(f"adapter: no adapter_config.json in {self.adapter!r}; name a folder that training has saved")
-        return found
+            return [f"adapter: no adapter_config.json in {self.adapter!r}; name a folder that training has saved"]
+        return []
 
 
 @section
@@ -67,11 +70,11 @@ class ReportRecipe(Recipe):
     comparison: str | None = None
     """A comparison.json of launch/compare.py, for the claims on accuracy."""
 
+    checked_here: ClassVar[tuple[str, ...]] = (*Recipe.checked_here, "report")
+
     def problems(self) -> list[str]:
-        """As the recipe's own; what an earlier run left in output_dir is no matter here, but may be looked at."""
-        found = [line for line in super().problems() if not line.startswith(("output_dir:", "training.resume:"))]
-        if self.comparison is not None and (problem := _comparison_problem(Path(self.comparison))):
-            found.append(f"comparison: {problem}")
+        """As the recipe's own, and names of methods that are taken or not known."""
+        found = super().problems()
         if self.adapter.method != "trex":
             found.append(
                 f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
@@ -95,6 +98,13 @@ class ReportRecipe(Recipe):
         shared = set(Recipe.problems(self))
         for name in dict.fromkeys(name for name in self.report.timed if name in known):
             found += [f"report.timed: {name}: {line}" for line in self._timing_problems(known[name], shared)]
+        return found
+
+    def problems_here(self) -> list[str]:
+        """Inputs that this machine lacks; what an earlier run has left in output_dir may be looked at."""
+        found = self.input_problems()
+        if self.comparison is not None and (problem := _comparison_problem(Path(self.comparison))):
+            found.append(f"comparison: {problem}")
         return found
 
     def _timing_problems(self, adapter: Any, shared: set[str]) -> list[str]:

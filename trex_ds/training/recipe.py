@@ -3,96 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt
 
+from trex_ds.adapters.limits import BFLOAT16, CHECKPOINTING, FOUR_BITS, HELD_OUT, PACKING, RESUMING, ZERO, ZERO3
 from trex_ds.adapters.sections import AdapterConfig, default_adapter
 from trex_ds.config import section
 from trex_ds.data.config import DataConfig
-from trex_ds.evaluation.evaluate import EvaluationConfig
-from trex_ds.intuition.centroids import Centroids
-from trex_ds.intuition.clustering import IntuitionConfig
-from trex_ds.modeling.base import ModelConfig
-from trex_ds.packaged import DEEPSPEED_CONFIGS, deepspeed_file, not_found
+from trex_ds.evaluation.config import EvaluationConfig
+from trex_ds.intuition.config import IntuitionConfig
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tracking.settings import TrackingConfig
-from trex_ds.training.combinations import combination_problems
+from trex_ds.training.config import TrainingConfig
 
 # Keys of DeepSpeed's zero_optimization.
 _CHANGE_WEIGHTS = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "use_all_reduce_for_fetch_params")
-
-
-@section
-class TrainingConfig:
-    """The optimisation, run by transformers' Trainer with DeepSpeed."""
-
-    deepspeed: str = "zero3_bf16"
-    """DeepSpeed configuration: one of this package by its name, or a file; its values "auto" are filled from this
-    section."""
-    max_steps: PositiveInt | None = None
-    """Optimiser steps; null: as many as `epochs` takes."""
-    epochs: PositiveFloat = 1.0
-    """Passes over the mixture, where max_steps is null."""
-    learning_rate: PositiveFloat = 5e-5
-    """Peak learning rate."""
-    lr_scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    """Shape of the learning rate after the warm-up."""
-    warmup_steps: NonNegativeInt = 0
-    """Steps of linear warm-up."""
-    micro_batch_size: PositiveInt = 1
-    """Rows per forward pass on each rank."""
-    gradient_accumulation_steps: PositiveInt = 1
-    """Forward passes per optimiser step on each rank."""
-    weight_decay: NonNegativeFloat = 0.0
-    """AdamW's weight decay."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this norm."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    log_every: PositiveInt = 10
-    """Steps between logged losses."""
-    save_every: PositiveInt | None = None
-    """Steps between checkpoints; null: none but the final adapter."""
-    resume: bool = False
-    """Go on from the latest checkpoint in output_dir."""
-    resume_with_other_data: bool = False
-    """Go on also if the examples, their tokens or their order are not those that the checkpoint was trained on."""
-    timeout_minutes: PositiveFloat = 2.0
-    """How long a rank may be silent, or a collective of the training take, before the job is ended."""
-
-    def problems(self) -> list[str]:
-        """A DeepSpeed configuration that is not there, is no JSON, or could not save what it trains."""
-        if self.resume_with_other_data and not self.resume:
-            return ["resume_with_other_data: has no effect without resume: true; set that, or remove this"]
-        path = deepspeed_file(self.deepspeed)
-        if not path.is_file():
-            return [f"deepspeed: {not_found(self.deepspeed, DEEPSPEED_CONFIGS)}"]
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            return [f"deepspeed: {self.deepspeed} is not JSON: line {error.lineno}: {error.msg}"]
-        if (config.get("fp16") or {}).get("enabled"):
-            return [
-                f"deepspeed: {self.deepspeed} has fp16 enabled; models are trained in bf16 or float32 here: remove it"
-            ]
-        zero = config.get("zero_optimization") or {}
-        for part in ("offload_param", "offload_optimizer"):
-            offload = zero.get(part) or {}
-            folder = offload.get("nvme_path")
-            if offload.get("device") == "nvme" and not (folder and Path(folder).is_dir()):
-                return [
-                    f"deepspeed: {self.deepspeed} has zero_optimization.{part}.nvme_path: {folder!r}, which is not a "
-                    "folder of this machine; write the folder of a local disk there"
-                ]
-        if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
-            return [
-                f"deepspeed: {self.deepspeed} needs zero_optimization.stage3_gather_16bit_weights_on_model_save: true; "
-                "without it the adapter cannot be saved"
-            ]
-        return []
 
 
 @section
@@ -104,7 +32,7 @@ class Recipe:
     tasks: Annotated[list[TaskConfig], Field(min_length=1)]
     """Where examples come from, and how often each is seen."""
     seed: NonNegativeInt = 0
-    """Seed of the adapter's initialisation, of the mixture and of the order of the data."""
+    """Seed of the adapter's initialization, of the mixture and of the order of the data."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The frozen base model."""
     adapter: AdapterConfig = Field(default_factory=default_adapter)
@@ -114,11 +42,14 @@ class Recipe:
     data: DataConfig = Field(default_factory=DataConfig)
     """How examples become tokens."""
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    """The optimisation."""
+    """The optimization."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """Accuracy per task."""
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     """MLflow."""
+
+    checked_here: ClassVar[tuple[str, ...]] = ("model", "training")
+    """Sections whose `problems_here` matter."""
 
     def job(self, **changes: Any) -> Recipe:
         """A recipe of a training alone, with this one's sections and values but for `changes`."""
@@ -126,42 +57,97 @@ class Recipe:
         return Recipe(**{**values, **changes})
 
     def problems(self) -> list[str]:
-        """What only several sections together show to be wrong."""
-        found: list[str] = []
-        config: dict[str, Any] = {}
-        path = deepspeed_file(self.training.deepspeed)
-        if path.is_file() and not self.training.problems():
-            config = json.loads(path.read_text(encoding="utf-8"))
-            bf16 = (config.get("bf16") or {}).get("enabled", False)
-            if bf16 != "auto" and bf16 != (self.model.dtype == "bfloat16"):
-                found.append(
-                    f"training.deepspeed: {path} has bf16.enabled: {str(bf16).lower()} but model.dtype is "
-                    f"{self.model.dtype}; change one of them"
-                )
-            zero = config.get("zero_optimization") or {}
-            if self.model.quantization and (changing := [key for key in _CHANGE_WEIGHTS if zero.get(key)]):
-                found.append(
-                    f"training.deepspeed: {path} has zero_optimization.{changing[0]}, which changes weights as they "
-                    "are gathered and would spoil those in 4 bits; remove it"
-                )
-        found += combination_problems(self, config)
-        if self.intuition.centroids is not None and not self.adapter.problems() and self.adapter.needs_intuition:
-            try:
-                centroids = Centroids.load(self.intuition.centroids)
-            except (FileNotFoundError, ValueError) as error:
-                found.append(f"intuition.centroids: {error}")
-            else:
-                if centroids.num_clusters != self.adapter.num_clusters:
-                    found.append(
-                        f"intuition.centroids: {self.intuition.centroids} has {centroids.num_clusters} clusters but "
-                        f"adapter.num_clusters is {self.adapter.num_clusters}"
-                    )
+        """Values of several sections that cannot work together."""
+        return [*self._problems_of_deepspeed(), *self._problems_of_method()]
+
+    def problems_here(self) -> list[str]:
+        """What the recipe names and this machine lacks, and what an earlier run has left in `output_dir`."""
+        return [*self.input_problems(), *self.output_problems()]
+
+    def input_problems(self) -> list[str]:
+        """Weights that cannot be quantized here, and centroids that do not fit."""
+        problem = self.model.quantization_problem()
+        return [*([f"model.quantization: {problem}"] if problem else []), *self.centroids_problems()]
+
+    def centroids_problems(self) -> list[str]:
+        """Centroids that cannot be read, or of another number than the adapter takes."""
+        if self.intuition.centroids is None or self.adapter.problems() or not self.adapter.needs_intuition:
+            return []
+        from trex_ds.intuition.centroids import Centroids
+
+        try:
+            centroids = Centroids.load(self.intuition.centroids)
+        except (FileNotFoundError, ValueError) as error:
+            return [f"intuition.centroids: {error}"]
+        if centroids.num_clusters == self.adapter.num_clusters:
+            return []
+        return [
+            f"intuition.centroids: {self.intuition.centroids} has {centroids.num_clusters} clusters but "
+            f"adapter.num_clusters is {self.adapter.num_clusters}"
+        ]
+
+    def output_problems(self) -> list[str]:
+        """Checkpoints in `output_dir` that the job would not go on from, or none where it should."""
         checkpoints = sorted(Path(self.output_dir).glob("checkpoint-*"))
         if self.training.resume and not checkpoints:
-            found.append(f"training.resume: {self.output_dir!r} holds no checkpoint to go on from")
+            return [f"training.resume: {self.output_dir!r} holds no checkpoint to go on from"]
         if checkpoints and not self.training.resume:
-            found.append(
+            return [
                 f"output_dir: {self.output_dir!r} holds {checkpoints[-1].name} of an earlier run; go on from it with "
                 "--training.resume true, or choose another output_dir"
+            ]
+        return []
+
+    def _problems_of_deepspeed(self) -> list[str]:
+        """A DeepSpeed configuration that contradicts the model's section."""
+        found = []
+        file, config = self.training.deepspeed, self.training.deepspeed_config
+        bf16 = (config.get("bf16") or {}).get("enabled", False)
+        if config and bf16 != "auto" and bf16 != (self.model.dtype == "bfloat16"):
+            found.append(
+                f"training.deepspeed: {file} has bf16.enabled: {str(bf16).lower()} but model.dtype is "
+                f"{self.model.dtype}; change one of them"
+            )
+        zero = self.training.zero_optimization
+        if self.model.quantization and (changing := [key for key in _CHANGE_WEIGHTS if zero.get(key)]):
+            found.append(
+                f"training.deepspeed: {file} has zero_optimization.{changing[0]}, which changes weights as they "
+                "are gathered and would spoil those in 4 bits; remove it"
+            )
+        return found
+
+    def _problems_of_method(self) -> list[str]:
+        """What the method cannot be used with, each with the reason and the way out."""
+        method, training = self.adapter.method, self.training
+        stage = training.zero_optimization.get("stage", 0)
+        used = {
+            FOUR_BITS: ("model.quantization", self.model.quantization is not None, "set it to null"),
+            ZERO3: ("training.deepspeed", stage == 3, "use a file with zero_optimization.stage 2 or less"),
+            ZERO: ("training.deepspeed", stage != 0, "use a file with zero_optimization.stage 0"),
+            BFLOAT16: ("model.dtype", self.model.dtype == "bfloat16", "use float32"),
+            PACKING: ("data.packing", self.data.packing, "set it to false"),
+            CHECKPOINTING: ("training.gradient_checkpointing", training.gradient_checkpointing, "set it to false"),
+            HELD_OUT: ("evaluation.every", self.evaluation.every is not None, "set it to null"),
+            RESUMING: ("training.save_every", training.save_every is not None or training.resume, "set it to null"),
+        }
+        found = []
+        for limit, reason in self.adapter.refuses.items():
+            where, is_used, way_out = used[limit]
+            if is_used:
+                found.append(
+                    f"{where}: adapter.method {method} does not work with it: {reason}; {way_out}, or use lora"
+                )
+        if self.adapter.needs_tasks:
+            found += [
+                f"tasks.{number}.source: {task.source} is asked by lm-evaluation-harness, which does not tell of which "
+                f"task a question is, as adapter.method {method} needs it; use another method"
+                for number, task in enumerate(self.tasks)
+                if task.source.startswith("lm_eval:")
+            ]
+        steps = training.max_steps
+        if method == "adalora" and steps is not None and self.adapter.tinit + self.adapter.tfinal >= steps:
+            found.append(
+                f"adapter.tinit: {self.adapter.tinit} and tfinal {self.adapter.tfinal} leave none of the "
+                f"{steps} steps of training.max_steps to take ranks away in; make them smaller"
             )
         return found
