@@ -13,12 +13,22 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.tiers import starts_processes
+
 torch.set_num_threads(1)
 
 # Tests with several ranks fork them from one process that has done the imports: those take half a minute.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["torch", "transformers", "deepspeed", "trex_ds.training.job"]
 )
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses among the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes, which `make test-fast` leaves out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and starts_processes(item):
+            item.add_marker("ranks")
 
 
 def tiny_llama(seed: int = 0, **overrides) -> LlamaForCausalLM:

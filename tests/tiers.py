@@ -1,0 +1,59 @@
+"""Which tests start processes: found in their code, so that nobody has to mark them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from multiprocessing.context import BaseContext
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+import torch.multiprocessing
+
+STARTERS: tuple[ModuleType, ...] = (subprocess, multiprocessing, torch.multiprocessing)
+
+
+def starts_processes(item: pytest.Function) -> bool:
+    """Whether a test, one of its fixtures, or a function of `tests` that either uses starts a process."""
+    fixtures = [each.func for defined in item._fixtureinfo.name2fixturedefs.values() for each in defined]
+    return any(_starts(function) for function in (item.function, *fixtures))
+
+
+@cache
+def _starts(function: Any) -> bool:
+    seen: set[int] = set()
+    waiting = [function]
+    while waiting:
+        for found in _mentions(waiting.pop()):
+            if any(found is starter for starter in STARTERS) or isinstance(found, BaseContext):
+                return True
+            if id(found) not in seen and str(getattr(found, "__module__", "")).startswith("tests."):
+                seen.add(id(found))
+                waiting.append(found)
+    return False
+
+
+def _mentions(thing: Any) -> Iterator[Any]:
+    """What the code of a function, or of all methods of a class, finds by a global name or in a module."""
+    if isinstance(thing, type):
+        functions = [getattr(value, "__func__", value) for value in vars(thing).values()]
+    else:
+        functions = [getattr(thing, "__wrapped__", thing)]
+    for function in functions:
+        if isinstance(function, FunctionType):
+            names = set(_names(function.__code__))
+            for name in names & function.__globals__.keys():
+                found = function.__globals__[name]
+                yield found
+                if isinstance(found, ModuleType):
+                    yield from (value for key, value in vars(found).items() if key in names)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
