@@ -1,7 +1,7 @@
 """Step time of T-REX against PEFT's LoRA: python benchmarks/layer.py --output benchmarks/results/layer.json.
 
 Whole training steps (forward, backward, AdamW) of a random Llama, A B A B in one process. Absolute times on a
-shared machine mean little, so the result is the ratio of neighbouring steps, with its quartiles. LoRA against
+shared machine mean little, so the result is the ratio of neighboring steps, with its quartiles. LoRA against
 LoRA (A/A) shows the noise.
 """
 

@@ -4,7 +4,7 @@
 
 Whole training steps (forward, backward, AdamW) on the same examples, once as the Trainer batches them (random rows,
 padded to the longest of their micro batch) and once packed, in turn. Every round has other examples. Absolute times
-on a shared machine mean little, so the result is the ratio of neighbouring steps, with its quartiles.
+on a shared machine mean little, so the result is the ratio of neighboring steps, with its quartiles.
 """
 
 from __future__ import annotations

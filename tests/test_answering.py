@@ -17,7 +17,7 @@ from trex_ds.tasks.forms import forms_of, read_forms, write_forms
 SCRIPT = Path(__file__).parents[1] / "launch" / "answer.py"
 
 
-def test_a_task_is_refused_by_an_adapter_that_learnt_none_apart(monkeypatch, capsys):
+def test_a_task_is_refused_by_an_adapter_that_learned_none_apart(monkeypatch, capsys):
     answerer = Answerer(None, None, None, None)
     with pytest.raises(ValueError, match=r"does not answer by task .* got 'sum'; leave it out"):
         answerer(["1 + 1?"], task="sum")
@@ -30,7 +30,7 @@ def test_a_task_is_refused_by_an_adapter_that_learnt_none_apart(monkeypatch, cap
 
 
 @pytest.mark.parametrize("task", [None, "other"])
-def test_an_adapter_by_task_wants_one_that_it_learnt(task):
+def test_an_adapter_by_task_wants_one_that_it_learned(task):
     with pytest.raises(ValueError, match=f"answers by task: give one of spell, sum; got {task!r}"):
         Answerer(None, None, None, None, ["spell", "sum"])(["1 + 1?"], task=task)
 

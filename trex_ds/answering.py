@@ -111,7 +111,7 @@ class Answerer:
 
         Raises:
             ValueError: the adapter was trained in both forms, and neither `form` nor `task` says which.
-            ValueError: if `task` is none that the adapter learnt, or is given to one that learns none apart.
+            ValueError: if `task` is none that the adapter learned, or is given to one that learns none apart.
         """
         if self.tasks is None and task is not None:
             raise ValueError(f"the adapter does not answer by task (only poly and mhr do), got {task!r}; leave it out")

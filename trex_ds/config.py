@@ -1,7 +1,7 @@
 """Recipes: YAML plus command-line overrides, checked whole before anything is loaded.
 
 A section is a dataclass beside the code that it configures, made with `@section`. Every problem
-is found in one go and printed together; an unknown key comes with its nearest neighbour.
+is found in one go and printed together; an unknown key comes with its nearest neighbor.
 """
 
 from __future__ import annotations

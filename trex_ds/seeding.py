@@ -30,7 +30,7 @@ def seeded_order(digests: np.ndarray, seed: int) -> np.ndarray:
     """A number for each of the 64-bit `digests` that looks random and that only it and the seed decide."""
     with np.errstate(over="ignore"):
         x = digests.astype(np.uint64) + np.uint64(stable_hash(seed, "order"))
-        # The finaliser of splitmix64 (Steele, Lea and Flood, 2014).
+        # The finalizer of splitmix64 (Steele, Lea and Flood, 2014).
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))

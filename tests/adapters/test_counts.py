@@ -47,7 +47,7 @@ def test_counts_are_those_of_a_real_model(method):
     assert own == section(method).build()
 
 
-def test_how_many_tasks_are_learnt_apart_must_be_said():
+def test_how_many_tasks_are_learned_apart_must_be_said():
     with pytest.raises(ValueError, match="count needs their number: pass tasks"):
         counts.count(tiny_llama().config, section("poly").build())
 

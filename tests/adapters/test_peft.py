@@ -21,9 +21,9 @@ def scores(batch: int = 2, num_clusters: int = 32, seed: int = 0) -> torch.Tenso
     return torch.rand(batch, num_clusters, generator=torch.Generator().manual_seed(seed))
 
 
-def adapted(base, randomise: bool = True, **fields) -> PeftModel:
+def adapted(base, randomize: bool = True, **fields) -> PeftModel:
     model = get_peft_model(base, TRexConfig(**fields))
-    if randomise:
+    if randomize:
         perturb(model)
     return model
 
@@ -43,9 +43,9 @@ def logits(model, **kwargs) -> torch.Tensor:
 
 def test_step_zero_equals_the_base_model(base):
     expected = logits(base)
-    model = adapted(base, randomise=False)
+    model = adapted(base, randomize=False)
     torch.testing.assert_close(logits(model, intuition=scores()), expected, rtol=0, atol=0)
-    model = adapted(tiny_llama(), randomise=True)
+    model = adapted(tiny_llama(), randomize=True)
     assert (logits(model, intuition=scores()) - expected).abs().max() > 1e-3
 
 
@@ -309,7 +309,7 @@ def test_dropout_touches_the_experts_only(base):
 def test_mapped_starts_as_raw_and_learns(base):
     raw = adapted(base)
     expected = logits(raw, intuition=scores())
-    model = adapted(tiny_llama(), randomise=False, intuition_transform="mapped")
+    model = adapted(tiny_llama(), randomize=False, intuition_transform="mapped")
     theirs = dict(raw.named_parameters())
     for name, parameter in model.named_parameters():
         if ".trex_" in name and not name.endswith("mapper"):
@@ -323,13 +323,13 @@ def test_mapped_starts_as_raw_and_learns(base):
 
 @pytest.mark.parametrize("num_clusters", [3, 32, 70])
 def test_any_number_of_clusters_reaches_every_pair(base, num_clusters):
-    model = adapted(base, randomise=False, intuition_transform="mapped", num_clusters=num_clusters)
+    model = adapted(base, randomize=False, intuition_transform="mapped", num_clusters=num_clusters)
     mapper = model.base_model.model.model.layers[0].mlp.up_proj.trex_router.default.mapper
     assert torch.allclose(mapper.sum(1), torch.ones(32))
     assert (mapper.sum(0) > 0).all()
 
 
-def test_centered_standardises_by_the_stored_statistics(base):
+def test_centered_standardizes_by_the_stored_statistics(base):
     config = TRexConfig(intuition_transform="centered")
     centroids = planted_centroids(32)
     config.attach_centroids(centroids)

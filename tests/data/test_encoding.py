@@ -13,7 +13,7 @@ from trex_ds.tasks.base import Example
 EXAMPLE = Example("how many letters?", "seven", "letters")
 
 
-def learnt(tokenizer, encoded) -> str:
+def learned(tokenizer, encoded) -> str:
     return tokenizer.decode([label for label in encoded.labels if label != -100])
 
 
@@ -27,7 +27,7 @@ def test_chat_template_is_used_up_to_the_answer(system_prompt, system_message):
         f"<|im_start|>system\n{system_message}<|im_end|>\n<|im_start|>user\nhow many letters?<|im_end|>\n"
         "<|im_start|>assistant\nseven<|im_end|>"
     )
-    assert learnt(tokenizer, encoded) == "seven<|im_end|>"
+    assert learned(tokenizer, encoded) == "seven<|im_end|>"
 
 
 @pytest.mark.parametrize(("bos", "head"), [(True, "<s>"), (False, "")])
@@ -36,7 +36,7 @@ def test_without_a_template_the_prompt_is_a_line(bos, head, final_eos):
     tokenizer = make_tokenizer(bos=bos, final_eos=final_eos)
     encoded = encode_example(tokenizer, EXAMPLE, None)
     assert tokenizer.decode(encoded.input_ids) == f"{head}how many letters?\nseven<|im_end|>"
-    assert learnt(tokenizer, encoded) == "seven<|im_end|>"
+    assert learned(tokenizer, encoded) == "seven<|im_end|>"
 
 
 @pytest.mark.parametrize("tokenizer", [make_tokenizer(CHATML), make_tokenizer(bos=True, final_eos=True)])
@@ -91,7 +91,7 @@ def test_history_comes_before_the_prompt():
         "<|im_start|>assistant\nhi<|im_end|>\n<|im_start|>user\nhow many letters?<|im_end|>\n"
         "<|im_start|>assistant\nseven<|im_end|>"
     )
-    assert learnt(tokenizer, encoded) == "seven<|im_end|>"
+    assert learned(tokenizer, encoded) == "seven<|im_end|>"
 
 
 @pytest.mark.parametrize(("own", "expected"), [("Be kind.", "Be kind."), ("", ""), (None, "Be brief.")])
@@ -152,7 +152,7 @@ def test_plain_text_has_one_end_however_the_tokenizer_ends_texts():
     tokenizer = make_tokenizer(bos=True, final_eos=True)
     encoded = encode_example(tokenizer, PLAIN[0], None)
     assert tokenizer.decode(encoded.input_ids) == "<s>how many letters? seven<|im_end|>"
-    assert learnt(tokenizer, encoded) == " seven<|im_end|>"
+    assert learned(tokenizer, encoded) == " seven<|im_end|>"
 
 
 @pytest.mark.parametrize("template", [None, CHATML])

@@ -43,7 +43,7 @@ def test_the_plan_follows_from_its_arguments():
 
 
 def test_row_mates_come_from_anywhere():
-    """Tasks lie one after another, so rows of neighbours would be rows of one task."""
+    """Tasks lie one after another, so rows of neighbors would be rows of one task."""
     count = 8 * WINDOW
     plan = plan_rows(lognormal(count, 64), 64, seed=0)
     spreads = [np.ptp(row) for row in map(plan.row, range(len(plan))) if len(row) > 1]

@@ -117,7 +117,7 @@ def test_counts_are_plain_data(tmp_path, tokenizer):
     assert json.loads((folder / "counts.json").read_text())["sum"]["train"] == 1
 
 
-def test_answers_that_are_learnt_are_read_back(tmp_path, tokenizer):
+def test_answers_that_are_learned_are_read_back(tmp_path, tokenizer):
     turns = [("user", "spell sun"), ("assistant", "nus"), ("user", "and moon"), ("assistant", "noom"), ("user", "tree")]
     talk = Example("star", "rats", "spell", history=tuple(turns[:4]))
     messages = [{"role": role, "content": text} for role, text in (*turns[:2], ("user", "sky"), ("assistant", "yks"))]
@@ -131,6 +131,6 @@ def test_answers_that_are_learnt_are_read_back(tmp_path, tokenizer):
         rows, expected = TrainRows(store), encode_examples(tokenizer, [talk, by_weight], None, learn=learn)
         assert [rows[0], rows[1]] == expected
         assert store.example("train", 1)[0] == by_weight
-        # The prompt goes as far as the last answer, whatever is learnt before it.
+        # The prompt goes as far as the last answer, whatever is learned before it.
         assert store.example("train", 0)[1] == encode_prompt(tokenizer, talk, None)
     assert expected[0].labels != encode_example(tokenizer, talk, None).labels

@@ -1,4 +1,4 @@
-"""What is learnt of conversations, against what `apply_chat_template` of the tokenizer itself gives."""
+"""What is learned of conversations, against what `apply_chat_template` of the tokenizer itself gives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = Example("how many letters?", "seven", "letters")
 TALK = replace(
     EXAMPLE, history=(("user", "the answer is"), ("assistant", "how  many\nletters"), ("user", "s"), ("assistant", "x"))
 )
-# Template, the tokenizer's end of sequence, the token that ends a turn, and what is learnt of the answer "seven".
+# Template, the tokenizer's end of sequence, the token that ends a turn, and what is learned of the answer "seven".
 FAMILIES = {
     "gemma": (tokenizers.GEMMA, "<|endoftext|>", "<end_of_turn>", "seven<end_of_turn>"),
     "phi-3": (tokenizers.PHI3, "<|endoftext|>", "<|end|>", "seven<|end|>"),
@@ -71,12 +71,12 @@ def test_a_row_is_the_conversation_as_far_as_its_last_turn_ends(family, sentence
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompt_and_what_is_learnt(family, sentencepiece):
-    template, eos, end, learnt = FAMILIES[family]
+def test_prompt_and_what_is_learned(family, sentencepiece):
+    template, eos, end, learned = FAMILIES[family]
     tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
     encoded = encode_example(tokenizer, EXAMPLE, None)
     ids = [label for label in encoded.labels if label != -100]
-    assert tokenizer.decode(ids).strip() == learnt.strip()
+    assert tokenizer.decode(ids).strip() == learned.strip()
     assert ids[-1] == tokenizer.convert_tokens_to_ids(end)
     assert turn_ends(tokenizer) == tuple(dict.fromkeys(map(tokenizer.convert_tokens_to_ids, (eos, end))))
     asked = tokenizer.apply_chat_template(messages_of(EXAMPLE)[:1], add_generation_prompt=True, return_dict=False)
@@ -96,17 +96,17 @@ def test_answers_with_thoughts_of_their_own_follow_the_generation_prompt():
     assert encoded.labels == [-100] * len(asked) + whole[len(asked) : -1]
 
 
-def test_without_a_token_that_ends_an_answer_the_end_of_sequence_is_learnt():
+def test_without_a_token_that_ends_an_answer_the_end_of_sequence_is_learned():
     tokenizer = with_control_tokens(tokenizers.OPEN_ENDED, eos_token="<|im_end|>")
     encoded = encode_example(tokenizer, EXAMPLE, None)
     assert tokenizer.decode(encoded.input_ids) == "user: how many letters?\nassistant: seven<|im_end|>"
     assert tokenizer.decode([label for label in encoded.labels if label != -100]) == " seven<|im_end|>"
     (warning,) = template_of(tokenizer).warnings
-    assert "writes '\\n' after an answer, in which is no token that could end it; <|im_end|> is learnt" in warning
+    assert "writes '\\n' after an answer, in which is no token that could end it; <|im_end|> is learned" in warning
     assert turn_ends(tokenizer) == (tokenizer.eos_token_id,)
 
 
-def test_an_end_that_only_earlier_answers_have_is_learnt_after_the_last():
+def test_an_end_that_only_earlier_answers_have_is_learned_after_the_last():
     template = tokenizers.QWEN.replace(
         "+ '<|im_end|>' + '\n'", "+ ('' if loop.last and not add_generation_prompt else '<|im_end|>\n')"
     )
@@ -150,8 +150,8 @@ LEARNING = ["gemma", "phi-3", "llama-2", "llama-3", "mistral", "qwen", "smollm2"
 
 
 @pytest.mark.parametrize("family", LEARNING)
-def test_every_answer_is_learnt_with_its_end(family, sentencepiece):
-    """What is learnt of the whole conversation is what `encode_example` learns of each answer on its own."""
+def test_every_answer_is_learned_with_its_end(family, sentencepiece):
+    """What is learned of the whole conversation is what `encode_example` learns of each answer on its own."""
     template, eos, _, _ = FAMILIES[family]
     tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
     (row,) = encode_examples(tokenizer, [TALK], None, learn="all_answers")
@@ -172,12 +172,12 @@ def test_every_answer_is_learnt_with_its_end(family, sentencepiece):
 
 
 def runs(labels: list[int]) -> list[list[int]]:
-    """What is learnt, in pieces."""
-    learnt = (list(group) for wanted, group in itertools.groupby(labels, lambda label: label != -100) if wanted)
-    return list(learnt)
+    """What is learned, in pieces."""
+    learned = (list(group) for wanted, group in itertools.groupby(labels, lambda label: label != -100) if wanted)
+    return list(learned)
 
 
-def test_weights_decide_which_answers_are_learnt():
+def test_weights_decide_which_answers_are_learned():
     tokenizer = with_control_tokens(tokenizers.QWEN, eos_token="<|im_end|>")
     asked = {"role": "user", "content": "how"}
     for weights, learn, expected in (
@@ -229,8 +229,8 @@ def test_tools_and_their_calls_are_written_where_the_template_takes_them(learn):
     messages = example.conversation["messages"]
     assert row.input_ids == tokenizer.apply_chat_template(messages, tools=TOOLS, return_dict=False)[:-1]
     call = '<call>{"name": "add", "arguments": {"a": 2}}</call><|im_end|>'
-    learnt = [*([call] if learn == "all_answers" else []), "seven<|im_end|>"]
-    assert [tokenizer.decode(run) for run in runs(row.labels)] == learnt
+    learned = [*([call] if learn == "all_answers" else []), "seven<|im_end|>"]
+    assert [tokenizer.decode(run) for run in runs(row.labels)] == learned
     asked = tokenizer.apply_chat_template(messages[:-1], tools=TOOLS, add_generation_prompt=True, return_dict=False)
     assert encode_prompt(tokenizer, example, None) == asked
 
@@ -293,10 +293,10 @@ def test_an_answer_of_which_the_template_leaves_out_a_part_is_refused():
     tokenizer = with_control_tokens(tokenizers.THINKING, eos_token="<|im_end|>")
     thought = "<think>\nhow\n</think>\n\nx"
     talk = replace(TALK, history=(("user", "a"), ("assistant", thought)))
-    # Of an earlier answer the template leaves thoughts out, which is no matter as long as it is not learnt.
+    # Of an earlier answer the template leaves thoughts out, which is no matter as long as it is not learned.
     assert "how\n</think>" not in tokenizer.decode(encode_example(tokenizer, talk, None).input_ids)
     with pytest.raises(
-        ValueError, match=r"leaves out a part of message 2 \('<think>.*learnt, such as thoughts; remove"
+        ValueError, match=r"leaves out a part of message 2 \('<think>.*learned, such as thoughts; remove"
     ):
         encode_examples(tokenizer, [talk], None, learn="all_answers")
     forgetful = tokenizers.QWEN.replace("message['content']", "message['content'].split('</think>')[-1]")

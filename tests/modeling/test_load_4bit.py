@@ -35,7 +35,7 @@ def rounded(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shard_size", ["5GB", "10KB"])
-def test_model_computes_with_quantised_linears_and_the_rest_as_saved(tmp_path, tied, shard_size):
+def test_model_computes_with_quantized_linears_and_the_rest_as_saved(tmp_path, tied, shard_size):
     model = tiny_llama(tie_word_embeddings=tied)
     model.save_pretrained(tmp_path, max_shard_size=shard_size)
     assert (tmp_path / "model.safetensors").is_file() == (shard_size == "5GB")
@@ -103,7 +103,7 @@ def test_missing_tensor_is_named(tmp_path):
         load(tmp_path)
 
 
-def test_weights_that_are_quantised_already_are_refused(tmp_path):
+def test_weights_that_are_quantized_already_are_refused(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))

@@ -24,7 +24,7 @@ def linear4bit(rows: int, columns: int, dtype=torch.float32, bias: bool = False)
 # Whole blocks, a last block that is not full, several blocks of constants, and less than one block.
 @pytest.mark.parametrize("shape", [(32, 64), (3, 50), (130, 256), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_weight_is_bitsandbytes_own_nf4_with_double_quantisation(shape, dtype):
+def test_packed_weight_is_bitsandbytes_own_nf4_with_double_quantization(shape, dtype):
     torch.manual_seed(0)
     weight = torch.randn(shape, dtype=dtype)
     theirs = bitsandbytes.nn.Params4bit(
@@ -44,7 +44,7 @@ def test_a_weight_takes_little_more_than_half_a_byte():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_output_and_gradient_are_those_of_the_dequantised_weight(bias):
+def test_output_and_gradient_are_those_of_the_dequantized_weight(bias):
     layer, weight = linear4bit(6, 10, bias=bias)
     x = torch.randn(2, 3, 10, dtype=torch.float64, requires_grad=True)
     expected = nn.functional.linear(x, weight.double(), layer.bias.double() if bias else None)
@@ -94,7 +94,7 @@ def test_odd_number_of_weights_is_refused():
         ("fp4", "'fp4' is not known; use nf4"),
     ],
 )
-def test_other_quantisations_are_refused_with_reason_and_alternative(name, message):
+def test_other_quantizations_are_refused_with_reason_and_alternative(name, message):
     (problem,) = ModelConfig(quantization=name).problems()
     assert re.search(message, problem)
 

@@ -95,5 +95,5 @@ def test_each_rank_needs_its_part_of_a_4_bit_base_under_zero3(folder, total):
         assert 0.45 * packed < sharded < whole
         assert whole > 0.95 * packed
     assert second[0] < 0.75 * packed
-    # Rank 0 quantises one tensor at a time, of which bitsandbytes makes some copies on a CPU.
+    # Rank 0 quantizes one tensor at a time, of which bitsandbytes makes some copies on a CPU.
     assert first[0] < 0.75 * packed + 20 * LARGEST

@@ -76,11 +76,11 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["gptj", "mpt"])
-def test_a_table_of_positions_that_is_not_learnt_has_an_end_too(tmp_path, family):
+def test_a_table_of_positions_that_is_not_learned_has_an_end_too(tmp_path, family):
     assert "data.max_length: 500 tokens are more than the 128 positions" in problems(
         tmp_path, family, data__max_length=500
     )
-    assert trial(tmp_path, family, data__max_length=128).learnt_positions == 128
+    assert trial(tmp_path, family, data__max_length=128).learned_positions == 128
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
@@ -113,7 +113,7 @@ def test_what_sees_images_is_left_out_by_the_names_that_are_told_and_its_positio
         "adapter there would learn nothing; set adapter.exclude_modules: '(.*[.])?(vision_tower)([.].*)?'"
     )
     found = trial(tmp_path, config, adapter__exclude_modules="(.*[.])?(vision_tower)([.].*)?")
-    assert found.learnt_positions is None
+    assert found.learned_positions is None
     assert sum("language_model" in name for name in found.coverage.adapted) == 2 * 7 == len(found.coverage.adapted)
 
 

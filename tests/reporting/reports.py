@@ -46,7 +46,7 @@ def report(saved: float = 35.0, **overrides: Any) -> Report:
         *claims.accuracy(None, 0.0, {}, {}),
         claims.approximation(FALLING),
         claims.clusters("all examples are of one task"),
-        *claims.specialised("no adapter"),
+        *claims.specialized("no adapter"),
     ]
     environment = {"date": "2026-01-01", "ranks": 2, "cpu": "a CPU", "gpus": [], "versions": {"torch": "1"}}
     return Report(**{**vars(Report("<a & b>", 3, counts, times, FALLING, verdicts, environment)), **overrides})

@@ -9,7 +9,7 @@ from trex_ds.reporting import claims
 from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.claims import FAILS, HOLDS, UNKNOWN
 from trex_ds.reporting.intervals import Interval
-from trex_ds.reporting.routing import AgainstChance, Specialisation
+from trex_ds.reporting.routing import AgainstChance, Specialization
 
 
 def test_parameters_hold_from_thirty_percent_on_and_rank_16_is_not_checked():
@@ -206,14 +206,14 @@ def test_approximation():
 def test_clusters_against_chance(value, p, outcome):
     found = AgainstChance(value, Interval(0.01, -0.02, 0.04), p, 100, 8)
     assert claims.clusters(found).outcome == outcome
-    whole, token = claims.specialised(Specialisation("adapter", found, found))
+    whole, token = claims.specialized(Specialization("adapter", found, found))
     assert (whole.outcome, whole.checked) == (outcome, False)
     assert (token.outcome, token.checked) == (outcome, True)
 
 
 def test_a_router_that_never_moved_cannot_be_told():
     nothing = AgainstChance(0.0, Interval(0.0, 0.0, 0.0), 1.0, 100, 8)
-    _, token = claims.specialised(Specialisation("adapter", nothing, nothing))
+    _, token = claims.specialized(Specialization("adapter", nothing, nothing))
     assert token.outcome == UNKNOWN
     assert "learned nothing yet" in token.reason
 
@@ -221,7 +221,7 @@ def test_a_router_that_never_moved_cannot_be_told():
 def test_one_task_or_no_adapter_cannot_be_told():
     clusters = claims.clusters("one task")
     assert (clusters.outcome, clusters.reason) == (UNKNOWN, "one task")
-    (found,) = claims.specialised("no adapter in runs")
+    (found,) = claims.specialized("no adapter in runs")
     assert (found.outcome, found.reason) == (UNKNOWN, "no adapter in runs")
 
 

@@ -19,7 +19,7 @@ from trex_ds.reporting.routing import (
     _routing,
     between_clusters,
     cluster_meaning,
-    specialisation,
+    specialization,
 )
 
 
@@ -117,7 +117,7 @@ def test_an_adapter_of_a_model_with_another_vocabulary_is_not_looked_at(tmp_path
     answerer = SimpleNamespace(intuition=object(), tokenizer=own)
     monkeypatch.setattr("trex_ds.answering.Answerer.from_adapter", lambda folder, model=None: answerer)
     with pytest.raises(ValueError, match="another vocabulary than the recipe's"):
-        specialisation(tmp_path, SimpleNamespace(tokenizer=other), seed=0)
+        specialization(tmp_path, SimpleNamespace(tokenizer=other), seed=0)
 
 
 def test_weights_that_differ_by_rounding_alone_have_no_share():

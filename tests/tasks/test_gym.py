@@ -40,7 +40,7 @@ def test_default_sizes():
     assert (len(task.train), len(task.evaluation)) == (1000, 100)
 
 
-def test_seed_decides_and_neighbouring_seeds_share_nothing():
+def test_seed_decides_and_neighboring_seeds_share_nothing():
     tasks = [load("spell_backward", seed=seed) for seed in (0, 0, 1)]
     assert tasks[0].train == tasks[1].train
     assert tasks[0].evaluation == tasks[1].evaluation

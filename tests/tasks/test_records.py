@@ -64,12 +64,12 @@ def test_calls_of_tools_are_kept_with_their_arguments_as_objects():
     assert last.answer == 'Wait.\n{"arguments": {}, "name": "add"}'
 
 
-def test_weights_say_which_answers_are_learnt():
+def test_weights_say_which_answers_are_learned():
     bad, good = {**ASSISTANT, "content": "5", "weight": 0}, {**ASSISTANT, "weight": 1}
     example = parse(line(messages=[USER, bad, USER, ASSISTANT]), "mine", {})
     assert example.answer == "4"
     assert example.conversation["messages"] == [USER, bad, USER, ASSISTANT]
-    # What follows the last answer that is learnt has no part in it.
+    # What follows the last answer that is learned has no part in it.
     assert parse(line(messages=[USER, good, USER, bad]), "mine", {}) == parse(line(messages=[USER, good]), "mine", {})
     assert parse(line(messages=[USER, ASSISTANT, USER, bad]), "mine", {}) == parse(
         line(messages=[USER, ASSISTANT]), "mine", {}

@@ -1,4 +1,4 @@
-"""TRexConfig: everything that defines a T-REX adapter, serialised beside its weights."""
+"""TRexConfig: everything that defines a T-REX adapter, serialized beside its weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TRexConfig(RoutedConfig):
     intuition_transform: IntuitionTransform = field(
         default="raw",
         metadata={
-            "help": "p(c): 'raw' cosines as in the reference; 'centered' standardises them by the training set's "
+            "help": "p(c): 'raw' cosines as in the reference; 'centered' standardizes them by the training set's "
             "statistics; 'mapped' learns an N -> I*J map; 'none' leaves the intuition out"
         },
     )
@@ -152,7 +152,7 @@ class TRexConfig(RoutedConfig):
     def _scales(self) -> RoutingScales:
         """The constants, an ablation's matched to the whole method: by the training scores' own statistics.
 
-        An adapter without intuition has none; it is matched to the whole with centred scores, whose mean is 0
+        An adapter without intuition has none; it is matched to the whole with centered scores, whose mean is 0
         and variance 1 whatever the data.
         """
         token_scale = float(self.num_pairs) if self.token_scale is None else self.token_scale

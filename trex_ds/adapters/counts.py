@@ -53,7 +53,7 @@ def count(config: Any, adapter: PeftConfig, tasks: int | None = None) -> dict[st
     Args:
         config: of the base model; no weights are needed.
         adapter: any PEFT configuration; it is left as it is.
-        tasks: how many are learnt apart; only Poly and MHR read it, and need it.
+        tasks: how many are learned apart; only Poly and MHR read it, and need it.
 
     Raises:
         ValueError: if the adapter does not fit the model, or learns tasks apart and `tasks` is None.

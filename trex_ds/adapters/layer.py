@@ -38,7 +38,7 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
     """y = W0 x + B (G(x)^T A x), one set of parameters per adapter name; the router makes G with all its scales.
 
     Args:
-        base_layer: the frozen linear, in float or quantised, or GPT-2's Conv1D; only its forward and its
+        base_layer: the frozen linear, in float or quantized, or GPT-2's Conv1D; only its forward and its
             sizes are used, so its weight may be sharded away.
         side_input: where the current pass's intuition scores are found, and what routers say of it is left.
         name: of the linear in its model, for errors.

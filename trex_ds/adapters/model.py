@@ -127,7 +127,7 @@ class RoutedModel(BaseTuner):
             isinstance(target, BaseTunerLayer) or not isinstance(target, nn.Linear | Conv1D)
         ):
             raise ValueError(
-                f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear, its quantised "
+                f"{current_key} is a {type(target).__name__}; routed adapters take torch.nn.Linear, its quantized "
                 "kinds and GPT-2's Conv1D. Leave it out of target_modules, or name it in exclude_modules."
             )
         if target_name in (read := read_without_a_call(parent)):

@@ -27,7 +27,7 @@ class MoraConfig(SparseRankConfig):
 
     method: ClassVar[str] = "mora"
 
-    temperature: float = field(default=1.0, metadata={"help": "of the softmax over the normalised activations"})
+    temperature: float = field(default=1.0, metadata={"help": "of the softmax over the normalized activations"})
 
     def problems(self) -> list[str]:
         """See `RoutedConfig.problems`."""
@@ -63,6 +63,6 @@ class MoraRouter(Router):
     ) -> Mixed:
         """See `Router.mix`."""
         a = at_least_float32(a)
-        normalised = a / a.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
-        weights = torch.softmax(normalised / self.temperature, dim=-1)
+        normalized = a / a.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
+        weights = torch.softmax(normalized / self.temperature, dim=-1)
         return Mixed(self.scale * a.shape[-1] * weights * top_k_mask(weights, self.top_k) * a)

@@ -20,7 +20,7 @@ def adapted_on_meta(config: Any, adapter: PeftConfig, tasks: int | None = None) 
     Args:
         config: of the base model; no weights are needed.
         adapter: any PEFT configuration; it is left as it is.
-        tasks: how many are learnt apart; only Poly and MHR read it, and need it.
+        tasks: how many are learned apart; only Poly and MHR read it, and need it.
 
     Returns:
         The adapted model, and a base model without adapter, both on the meta device.

@@ -3,7 +3,7 @@
 Both compute the same function of the same tensors. `routed_update_reference` is what the formula
 says, with autograd's own backward. `routed_update` is what the layer runs: one GEMM reads x for
 experts and router together, and the backward recomputes the small routing tensors instead of
-keeping them, so that a token costs I + R saved values a layer (plus x, which its neighbours
+keeping them, so that a token costs I + R saved values a layer (plus x, which its neighbors
 share) instead of several full activations.
 """
 

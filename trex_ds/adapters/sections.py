@@ -41,7 +41,7 @@ _ALLOWED: dict[str, _Allowed] = {
     **dict.fromkeys(("tinit", "tfinal"), (lambda value: value >= 0, "must be at least 0")),
     "d_initial": (
         lambda value: value != 0 and math.isfinite(value),
-        "must be finite and not 0, from which nothing is learnt",
+        "must be finite and not 0, from which nothing is learned",
     ),
     "decompose_factor": (lambda value: value == -1 or value >= 1, "must be -1 or at least 1"),
     "target_modules": (lambda value: bool(value), "names nothing; name modules, or leave it out"),

@@ -23,7 +23,7 @@ class TuningConfig:
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=2)]
     """Candidates, the same for each method; each is tried in a short training with the first seed."""
     max_steps: PositiveInt
-    """Optimiser steps of each of these trainings; their schedule is the recipe's over as many steps."""
+    """Optimizer steps of each of these trainings; their schedule is the recipe's over as many steps."""
 
     def problems(self) -> list[str]:
         """A candidate that is given twice."""

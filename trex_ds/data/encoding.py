@@ -27,7 +27,7 @@ class Encoded:
     input_ids: list[int]
     """Prompt, answer and what ends it."""
     labels: list[int]
-    """-100 on what is not learnt, `input_ids` on the answer and what ends it, and on earlier ones that are learnt."""
+    """-100 on what is not learned, `input_ids` on the answer and what ends it, and on earlier ones that are learned."""
 
     @property
     def answer_length(self) -> int:
@@ -46,7 +46,7 @@ class _Texts:
     ended: bool
     """Whether `whole` ends with the token that ends an answer; else the tokenizer's own follows."""
     earlier: tuple[tuple[int, int], ...] = ()
-    """Where earlier answers that are learnt begin and end in `prompt`."""
+    """Where earlier answers that are learned begin and end in `prompt`."""
 
 
 def encode_prompt(
@@ -77,7 +77,7 @@ def encode_prompt(
 
 
 def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Encoded:
-    """The prompt of `encode_prompt`, then the answer with what ends it, which alone are learnt.
+    """The prompt of `encode_prompt`, then the answer with what ends it, which alone are learned.
 
     With a chat template it is what the template writes there as far as the token that ends the assistant's turn;
     without one, or if the template writes no such token, the tokenizer's end of sequence.
@@ -127,17 +127,17 @@ def encode_examples(
         heads = [next(found) for _ in _heads(text)]
         prompt, whole = next(found), next(found)
         if example.plain or whole[: len(prompt)] == prompt:
-            # Of a plain example as lm-evaluation-harness has it, so that what is learnt is what it scores: the
+            # Of a plain example as lm-evaluation-harness has it, so that what is learned is what it scores: the
             # answer is what the tokens of the whole text have beyond as many as the prompt has alone.
-            learnt = whole[len(prompt) :]
+            learned = whole[len(prompt) :]
         else:
-            learnt = read_on(tokenizer, text.whole[len(text.prompt) :], text.reading)
-        learnt = learnt + ([] if text.ended else [tokenizer.eos_token_id])
+            learned = read_on(tokenizer, text.whole[len(text.prompt) :], text.reading)
+        learned = learned + ([] if text.ended else [tokenizer.eos_token_id])
         labels = [IGNORED_LABEL] * len(prompt)
         for before, end in zip(heads[::2], heads[1::2], strict=True):
             span = slice(shared_start(before, prompt), shared_start(end, prompt))
             labels[span] = prompt[span]
-        rows.append(Encoded(prompt + learnt, labels + learnt))
+        rows.append(Encoded(prompt + learned, labels + learned))
     return rows
 
 
@@ -146,7 +146,7 @@ def _heads(texts: _Texts) -> list[str]:
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids of the tokens that end an answer that was learnt: the tokenizer's own, and its chat template's.
+    """The ids of the tokens that end an answer that was learned: the tokenizer's own, and its chat template's.
 
     Raises:
         ValueError: as `ChatTemplate`.
@@ -157,7 +157,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def end_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens are learnt after the text of an answer that is not plain.
+    """How many tokens are learned after the text of an answer that is not plain.
 
     Raises:
         ValueError: as `ChatTemplate`.
@@ -186,10 +186,10 @@ def _with_template(
 ) -> _Texts:
     messages, tools, reading = _conversation(tokenizer, example, system_prompt, escape)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    learnt = [i for i in answers[:-1] if messages[i].get("weight", int(learn == "all_answers"))]
+    learned = [i for i in answers[:-1] if messages[i].get("weight", int(learn == "all_answers"))]
     said = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
     with _naming_the_task(example, system_prompt):
-        written = template.write(said, [*learnt, answers[-1]], tools)
+        written = template.write(said, [*learned, answers[-1]], tools)
     *earlier, (start, _) = written.answers
     return _Texts(written.text[:start], written.text, reading, written.ended, tuple(earlier))
 

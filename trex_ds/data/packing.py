@@ -53,7 +53,7 @@ def plan_rows(lengths: Sequence[int] | np.ndarray, row_length: int, seed: int) -
     """Group items into rows of at most `row_length` tokens; the same plan for the same arguments.
 
     The items are shuffled and taken in windows; in each the longest come first, and each goes into the
-    fullest row that has room for it (best-fit decreasing). Only items that are neighbours by chance
+    fullest row that has room for it (best-fit decreasing). Only items that are neighbors by chance
     share a row, so a row is a random sample of the mixture.
 
     Args:

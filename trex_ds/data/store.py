@@ -107,7 +107,7 @@ class Store:
         return _numbers(self.train, "digest")
 
     def row_digests(self) -> np.ndarray:
-        """64 bits of each training example's tokens and of which of them are learnt, int64."""
+        """64 bits of each training example's tokens and of which of them are learned, int64."""
         found = []
         for batch in self.train.data.to_batches():
             starts = batch.column("answer_start").to_numpy()
@@ -224,9 +224,9 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _columns(example: Example, row: Encoded) -> dict[str, Any]:
-    learnt = [False, *(label != IGNORED_LABEL for label in row.labels), False]
-    # Where what is learnt begins and ends, in turn; the last of it is the answer, which ends the row.
-    *earlier, start, _ = (i for i, (before, after) in enumerate(itertools.pairwise(learnt)) if before != after)
+    learned = [False, *(label != IGNORED_LABEL for label in row.labels), False]
+    # Where what is learned begins and ends, in turn; the last of it is the answer, which ends the row.
+    *earlier, start, _ = (i for i, (before, after) in enumerate(itertools.pairwise(learned)) if before != after)
     return {
         "task": example.task,
         "prompt": example.prompt,

@@ -103,8 +103,8 @@ class ChatTemplate:
             if _letters(messages[number]["content"]) not in _letters(text[start:end]):
                 raise ValueError(
                     f"the chat template of {self._tokenizer.name_or_path!r} leaves out a part of message {number + 1} "
-                    f"({messages[number]['content'][:60]!r}), which was to be learnt, such as thoughts; remove that "
-                    "part, or do not have it learnt"
+                    f"({messages[number]['content'][:60]!r}), which was to be learned, such as thoughts; remove that "
+                    "part, or do not have it learned"
                 )
             spans.append((start, end))
         return Written(text[: spans[-1][1]], tuple(spans), ended)
@@ -160,7 +160,7 @@ class ChatTemplate:
         if not self.end:
             self.warnings.append(
                 f"the chat template of {tokenizer.name_or_path!r} writes {after!r} after an answer, in which is no "
-                f"token that could end it; {tokenizer.eos_token} is learnt in its place"
+                f"token that could end it; {tokenizer.eos_token} is learned in its place"
             )
 
     def _first_end(self, text: str) -> str:

@@ -42,7 +42,7 @@ class TaskReport:
     """Training examples longer than data.max_length, which are left out."""
     empty_answers: int = 0
     unsupervised: int = 0
-    """Training examples of which only the end of sequence is learnt."""
+    """Training examples of which only the end of sequence is learned."""
     duplicates: int = 0
     """Training examples that repeat the prompt and the answer of another of the task."""
     leaked: int = 0

@@ -24,7 +24,7 @@ _COUNTS = {
 }
 _TEXTS = {
     "empty": "empty_answers",
-    "unlearnt": "unsupervised",
+    "unlearned": "unsupervised",
     "unscored": "unreachable",
     "control": "control",
 }
@@ -56,7 +56,7 @@ def print_validation(validation: Validation) -> None:
         )
         out.print(texts)
         out.print(
-            "empty: answers without text; unlearnt: training examples of which only the end of sequence is learnt; "
+            "empty: answers without text; unlearned: training examples of which only the end of sequence is learned; "
             "unscored: evaluation answers of more than evaluation.max_new_tokens tokens, which can never score; "
             "control: examples with names of special tokens in their texts",
         )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trex_ds.files import atomic_path
-from trex_ds.tasks.base import normalised
+from trex_ds.tasks.base import normalized
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Evaluation:
         """
         answers: dict[str, list[tuple[str, int | None]]] = {}
         for item in self.items:
-            answers.setdefault(item.task, []).append((normalised(item.answer), item.choice))
+            answers.setdefault(item.task, []).append((normalized(item.answer), item.choice))
         return {
             task: max(
                 count

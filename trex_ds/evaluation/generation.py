@@ -33,7 +33,7 @@ class Question:
     """Of its task in the mixture; None for a method that takes none."""
     reference: str | None = None
     """The reference answer as the tokenizer gives its tokens back, where that is another text than it is in the data: a
-    generated answer that equals either is scored as if it equalled both."""
+    generated answer that equals either is scored as if it equaled both."""
 
 
 def answer_all(
@@ -82,11 +82,11 @@ def answer_all(
 
 
 def generation_ends(model: Any, tokenizer: Any) -> list[int]:
-    """The ids at which an answer is over: the ends of the model's generation configuration, and those that are learnt.
+    """The ids at which an answer is over: the ends of the model's generation configuration, and those that are learned.
 
     Args:
         model: bare or adapted.
-        tokenizer: the model's; its end of sequence and what its chat template ends an answer with are learnt.
+        tokenizer: the model's; its end of sequence and what its chat template ends an answer with are learned.
     """
     own = model.generation_config.eos_token_id
     return sorted({*turn_ends(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])})

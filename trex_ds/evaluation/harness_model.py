@@ -169,14 +169,14 @@ class TRexLM(TemplateLM):
         keep = max(one.keep for one in batch)
         logits = self.model(**inputs, position_ids=positions, logits_to_keep=keep, use_cache=False).logits
         greedy = logits.argmax(-1).tolist()
-        normaliser = logits.float().logsumexp(-1)
+        normalizer = logits.float().logsumexp(-1)
         found: list[list[tuple[int, tuple[float, bool]]]] = []
         for row, one in enumerate(batch):
             found.append([])
             for position, ids in one.wanted:
                 target = torch.tensor(ids, device=logits.device)
                 picked = logits[row, -len(ids) :].float().gather(1, target[:, None])[:, 0]
-                value = (picked - normaliser[row, -len(ids) :]).sum().item()
+                value = (picked - normalizer[row, -len(ids) :]).sum().item()
                 found[row].append((position, (value, greedy[row][-len(ids) :] == ids)))
         return found
 

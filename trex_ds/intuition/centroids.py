@@ -52,17 +52,17 @@ class Centroids:
     """
 
     vectors: torch.Tensor
-    """Cluster centres, unit rows, float32 (N, d)."""
+    """Cluster centers, unit rows, float32 (N, d)."""
     mean: torch.Tensor
     """Mean of the training scores per cluster, float32 (N,)."""
     std: torch.Tensor
     """Their standard deviation, never 0, float32 (N,)."""
     embedder: EmbedderIdentity
     data_fingerprint: str
-    """sha256 of the distinct prompts that the centres were fitted on."""
+    """sha256 of the distinct prompts that the centers were fitted on."""
     seed: int
     num_fitted: int
-    """How many embeddings the centres were fitted on."""
+    """How many embeddings the centers were fitted on."""
 
     @property
     def num_clusters(self) -> int:

@@ -129,12 +129,12 @@ def intuition_pass(
 
 
 def spherical_kmeans(embeddings: torch.Tensor, num_clusters: int, seed: int) -> torch.Tensor:
-    """Cluster unit rows (samples, d); unit centres (num_clusters, d), the largest cluster first."""
+    """Cluster unit rows (samples, d); unit centers (num_clusters, d), the largest cluster first."""
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
     kmeans = MiniBatchKMeans(num_clusters, n_init=10, random_state=seed)
-    with threadpool_limits(1):  # the order of its sums, and so the centres, depends on the threads
+    with threadpool_limits(1):  # the order of its sums, and so the centers, depends on the threads
         kmeans.fit(embeddings.numpy())
     sizes = torch.bincount(torch.from_numpy(kmeans.labels_), minlength=num_clusters)
     empty = int((sizes == 0).sum())
@@ -144,8 +144,8 @@ def spherical_kmeans(embeddings: torch.Tensor, num_clusters: int, seed: int) -> 
             "alike; use fewer clusters",
             stacklevel=2,
         )
-    centres = torch.nn.functional.normalize(torch.from_numpy(kmeans.cluster_centers_), dim=1)
-    return centres[sizes.argsort(descending=True, stable=True)]
+    centers = torch.nn.functional.normalize(torch.from_numpy(kmeans.cluster_centers_), dim=1)
+    return centers[sizes.argsort(descending=True, stable=True)]
 
 
 def _check_ranks_agree(arguments: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def _fingerprint(digests: np.ndarray) -> str:
 def _fit(
     sharded: ShardedEmbedder, sample: list[str], num_clusters: int, seed: int, writer: ScoreWriter
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The centres (N, d) and the sample's scores (len(sample), N), on every rank."""
+    """The centers (N, d) and the sample's scores (len(sample), N), on every rank."""
     matrix = sharded.new_matrix(len(sample))
     for start in range(0, len(sample), PIECE):
         rows = slice(start, min(start + PIECE, len(sample)))
@@ -197,6 +197,6 @@ def _fit(
         else:
             matrix[rows if rank() == 0 else slice(0)] = kept
             sharded.skip(rows.stop - rows.start)
-    # Kept, because another machine that goes on with the pass might find slightly other centres.
+    # Kept, because another machine that goes on with the pass might find slightly other centers.
     vectors = on_rank_zero(lambda: writer.keep_vectors(lambda: spherical_kmeans(matrix, num_clusters, seed)))
     return vectors, on_rank_zero(lambda: cosine_scores(matrix, vectors))

@@ -81,7 +81,7 @@ class ScoreWriter:
         return torch.from_numpy(np.load(file)) if rank() == 0 else torch.empty(0)
 
     def keep_vectors(self, fit: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The centres that an interrupted pass has fitted already, else what `fit` gives; on rank 0 only."""
+        """The centers that an interrupted pass has fitted already, else what `fit` gives; on rank 0 only."""
         if not (self._folder / _VECTORS).is_file():
             self._save(_VECTORS, fit().numpy())
         return torch.from_numpy(np.load(self._folder / _VECTORS))

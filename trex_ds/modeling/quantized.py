@@ -1,7 +1,7 @@
-"""Linears in 4 bits (QLoRA's nf4 with double quantisation, arXiv 2305.14314) that ZeRO-3 can shard.
+"""Linears in 4 bits (QLoRA's nf4 with double quantization, arXiv 2305.14314) that ZeRO-3 can shard.
 
-bitsandbytes quantises and dequantises. Its own layer is not used, for three reasons: it keeps each gathered
-weight from forward to backward, it leaves the quantisation constants whole on every rank, and on some CPUs
+bitsandbytes quantizes and dequantizes. Its own layer is not used, for three reasons: it keeps each gathered
+weight from forward to backward, it leaves the quantization constants whole on every rank, and on some CPUs
 it rewrites its weight when it is evaluated. Here one flat parameter holds all of a weight, so what ZeRO-3
 shards is everything, and what it gathers is one tensor.
 """
@@ -48,7 +48,7 @@ class Linear4bit(nn.Linear):
                 f"a linear of {self.in_features} x {self.out_features} weights cannot be packed in pairs; "
                 "use model.quantization: null"
             )
-        # The type of the computation, so that ZeRO-3 shards and gathers it with its neighbours.
+        # The type of the computation, so that ZeRO-3 shards and gathers it with its neighbors.
         dtype = linear.weight.dtype
         size = packed_bytes(self.out_features, self.in_features) // dtype.itemsize
         self.weight = nn.Parameter(torch.empty(size, dtype=dtype, device="meta"), requires_grad=False)
@@ -81,7 +81,7 @@ def use_linears_in_4_bits(model: Any) -> None:
 
 
 class _Product(torch.autograd.Function):
-    # Keeps the module and no weight: in the backward pass ZeRO-3 has gathered it again, and it is dequantised again.
+    # Keeps the module and no weight: in the backward pass ZeRO-3 has gathered it again, and it is dequantized again.
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Linear4bit) -> Tensor:
         ctx.module = module
@@ -113,7 +113,7 @@ def packed_bytes(rows: int, columns: int) -> int:
 
 
 def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Quantise (rows, columns) to one flat tensor of `dtype`, whose bits mean nothing as numbers."""
+    """Quantize (rows, columns) to one flat tensor of `dtype`, whose bits mean nothing as numbers."""
     from bitsandbytes.functional import quantize_4bit
 
     four_bits, state = quantize_4bit(
@@ -126,7 +126,7 @@ def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unpack(packed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The weight that `pack` quantised, up to quantisation, in `dtype` (bfloat16, float16 or float32)."""
+    """The weight that `pack` quantized, up to quantization, in `dtype` (bfloat16, float16 or float32)."""
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
     blocks = math.ceil(math.prod(shape) / _BLOCK)

@@ -72,7 +72,7 @@ def read_settings(file: str, model: Any) -> ZeroSettings:
 
 
 def alternatives(file: str, bf16: bool, model: Any) -> list[ZeroSettings]:
-    """The settings of `file` and of its neighbours with the same type of numbers, `file` first."""
+    """The settings of `file` and of its neighbors with the same type of numbers, `file` first."""
     own = deepspeed_file(file)
     others = [deepspeed_name(path) for path in sorted(own.parent.glob("*.json")) if path != own]
     found = [read_settings(file, model)]

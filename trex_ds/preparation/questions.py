@@ -12,7 +12,7 @@ from trex_ds.data.store import Store
 from trex_ds.distributed import rank
 from trex_ds.evaluation.generation import Question, answer_texts
 from trex_ds.intuition.scores import IntuitionResult
-from trex_ds.tasks.base import Example, normalised
+from trex_ds.tasks.base import Example, normalized
 from trex_ds.tasks.source import scorer
 
 if TYPE_CHECKING:
@@ -65,6 +65,6 @@ def to_question(
     scores = None if intuition is None else intuition.of([example.text])[0]
     number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
     (text,) = answer_texts(tokenizer, [answer], turn_ends(tokenizer))
-    same = example.plain or normalised(text) == normalised(example.answer)
+    same = example.plain or normalized(text) == normalized(example.answer)
     score = scorer(recipe.tasks[store.entry[example.task]])
     return Question(example, score, prompt, scores, number, None if same else text)

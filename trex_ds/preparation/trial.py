@@ -38,7 +38,7 @@ class Trial:
     """How the model takes rows."""
     coverage: Coverage
     """What the adapter adapts."""
-    learnt_positions: int | None
+    learned_positions: int | None
     """How many positions the model has an embedding for; None: any."""
     notes: list[str]
     """What the user should know, one line each."""
@@ -63,12 +63,12 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
         notes.append(
             f"model.attention: {config.model_type} has no {recipe.model.attention} attention; {attention} is used"
         )
-    positions = learnt_positions(base)
+    positions = learned_positions(base)
     problems = _vocabulary_problems(tokenizer, base)
     if positions is not None and recipe.data.max_length > positions:
         problems.append(
             f"data.max_length: {recipe.data.max_length} tokens are more than the {positions} positions that "
-            f"{recipe.model.name} has learnt; set it to {positions} at most"
+            f"{recipe.model.name} has learned; set it to {positions} at most"
         )
     problems += _rotary_problems(recipe, base.config.get_text_config())
     adapter = recipe.adapter.build()
@@ -108,7 +108,7 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
 
 
 def check_positions(recipe: Recipe, trial: Trial, examples: Sequence[tuple[Any, ...]]) -> None:
-    """Refuse prompts that leave no room for an answer among the positions that the model has learnt.
+    """Refuse prompts that leave no room for an answer among the positions that the model has learned.
 
     Args:
         recipe: of the job.
@@ -120,16 +120,16 @@ def check_positions(recipe: Recipe, trial: Trial, examples: Sequence[tuple[Any, 
     """
     for example, ids, *_ in examples:
         needed = len(ids) + recipe.evaluation.max_new_tokens
-        if trial.learnt_positions is not None and needed > trial.learnt_positions:
+        if trial.learned_positions is not None and needed > trial.learned_positions:
             raise ValueError(
                 f"task {example.task!r}: an evaluation prompt of {len(ids)} tokens and evaluation.max_new_tokens, "
-                f"{recipe.evaluation.max_new_tokens}, are more than the {trial.learnt_positions} positions that "
-                f"{recipe.model.name} has learnt; it begins with {example.text[:60]!r}; lower max_new_tokens, or leave "
-                "such examples out"
+                f"{recipe.evaluation.max_new_tokens}, are more than the {trial.learned_positions} positions that "
+                f"{recipe.model.name} has learned; it begins with {example.text[:60]!r}; lower max_new_tokens, or "
+                "leave such examples out"
             )
 
 
-def learnt_positions(model: Any) -> int | None:
+def learned_positions(model: Any) -> int | None:
     """How many positions a model has an embedding or a table for; None where they are computed.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from trex_ds.adapters.counts import trained
 from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.intervals import Interval
-from trex_ds.reporting.routing import AgainstChance, Specialisation
+from trex_ds.reporting.routing import AgainstChance, Specialization
 from trex_ds.reporting.throughput import Comparison, Throughput
 
 Outcome = Literal["holds", "does not hold", "cannot be told"]
@@ -272,16 +272,16 @@ def clusters(found: AgainstChance | str) -> Verdict:
     return _against_chance("clusters", claim, against, found, "adjusted mutual information", True)
 
 
-def specialised(found: Specialisation | str) -> list[Verdict]:
-    """Experts specialise by cluster; `found` may say why it was not looked at."""
-    claim, against = "experts specialise by cluster", "token routers of random weights of the same size"
+def specialized(found: Specialization | str) -> list[Verdict]:
+    """Experts specialize by cluster; `found` may say why it was not looked at."""
+    claim, against = "experts specialize by cluster", "token routers of random weights of the same size"
     if isinstance(found, str):
-        return [Verdict("specialisation/token_router", claim, against, None, "%", UNKNOWN, found)]
+        return [Verdict("specialization/token_router", claim, against, None, "%", UNKNOWN, found)]
     what = "share of the variance over prompts that lies between clusters"
     permuted = "permuted clusters of the evaluation prompts"
-    verdicts = [_against_chance("specialisation/routing", claim, permuted, found.routing, f"{what}, of G", False)]
+    verdicts = [_against_chance("specialization/routing", claim, permuted, found.routing, f"{what}, of G", False)]
     if found.token_routing is not None:
-        name, learned = "specialisation/token_router", f"{what}, of the token router's shares"
+        name, learned = "specialization/token_router", f"{what}, of the token router's shares"
         if found.token_routing.value == 0:
             reason = "the token router gives all prompts the same: it has learned nothing yet"
             verdicts.append(Verdict(name, claim, against, None, "", UNKNOWN, reason))

@@ -17,7 +17,7 @@ def plots(report: Report) -> dict[str, bytes]:
     """Each plot by what it shows."""
     return {
         f"trained parameters by role on {report.model}": _parameters(report),
-        "ratios of step times of neighbouring steps": _ratios(report),
+        "ratios of step times of neighboring steps": _ratios(report),
         "error of approximating target updates": _errors(report),
     }
 

@@ -1,4 +1,4 @@
-"""Do clusters mean something, and do experts specialise by cluster?  Both against what chance gives.
+"""Do clusters mean something, and do experts specialize by cluster?  Both against what chance gives.
 
 For clusters chance is a permutation of labels. For experts it is not: prompts of a cluster are alike, so that any
 router gives them weights that are alike, even one that has learned nothing. There chance is a router of random weights.
@@ -68,7 +68,7 @@ def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | str:
 
 
 @dataclass(frozen=True)
-class Specialisation:
+class Specialization:
     """Share of the variance of routing weights over prompts that lies between clusters, in all adapted linears."""
 
     adapter: str
@@ -78,7 +78,7 @@ class Specialisation:
     """Of the token router's shares alone, against routers of random weights; None without a token router."""
 
 
-def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisation:
+def specialization(folder: Path, prepared: Prepared, seed: int) -> Specialization:
     """Run the trained adapter in `folder` on evaluation prompts, each rank for itself: rank 0 alone should call it.
 
     A prompt's weights are means over its tokens. The base model must fit on one device.
@@ -107,7 +107,7 @@ def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisatio
         G.append(np.concatenate([weights.G for weights in found]))
         shares.append(np.concatenate([weights.shares for weights in found]))
         random.append(np.concatenate([weights.random for weights in found], axis=1))
-    return Specialisation(
+    return Specialization(
         adapter=str(folder),
         routing=_between(np.stack(G), clusters, seed),
         token_routing=_against_random(np.stack(shares), np.stack(random, axis=1), clusters) if shares[0].size else None,
@@ -116,11 +116,11 @@ def specialisation(folder: Path, prepared: Prepared, seed: int) -> Specialisatio
 
 def between_clusters(weights: np.ndarray, clusters: np.ndarray) -> float:
     """Sum of squares between clusters over the whole sum of squares, of weights (prompts, anything); 0 if constant."""
-    centred = weights - weights.mean(axis=0)
-    total = float((centred**2).sum())
+    centered = weights - weights.mean(axis=0)
+    total = float((centered**2).sum())
     _, members = np.unique(clusters, return_inverse=True)
     sums = np.zeros((members.max() + 1, weights.shape[1]))
-    np.add.at(sums, members, centred)
+    np.add.at(sums, members, centered)
     between = float((sums**2 / np.bincount(members)[:, None]).sum())
     return between / total if total > 1e-12 * float((weights**2).sum()) else 0.0  # else it is rounding
 

@@ -27,7 +27,7 @@ from trex_ds.reporting.config import ReportRecipe
 from trex_ds.reporting.markdown import to_markdown
 from trex_ds.reporting.page import to_html
 from trex_ds.reporting.result import Report, verdict_table
-from trex_ds.reporting.routing import Specialisation, cluster_meaning, specialisation
+from trex_ds.reporting.routing import Specialization, cluster_meaning, specialization
 from trex_ds.reporting.throughput import Throughput, measure
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
@@ -75,7 +75,7 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
     prepared = prepare(recipe, device)
     meaning = on_rank_zero(lambda: cluster_meaning(prepared, recipe.seed))
     # Before anything is timed: its TrainingArguments would have models sharded that are to be loaded whole.
-    routing = on_rank_zero(lambda: _specialisation(recipe, prepared))
+    routing = on_rank_zero(lambda: _specialization(recipe, prepared))
     found = on_rank_zero(approximation.measure)
     throughput = _throughput(recipe, methods, prepared)
     comparison = on_rank_zero(
@@ -88,7 +88,7 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
         *claims.accuracy(comparison, recipe.report.accuracy_margin, to_dict(recipe.model), to_dict(recipe.adapter)),
         claims.approximation(found),
         claims.clusters(meaning),
-        *claims.specialised(routing),
+        *claims.specialized(routing),
     ]
     return Report(recipe.model.name, recipe.seed, counts, throughput, found, verdicts, describe_environment())
 
@@ -135,13 +135,13 @@ def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepare
     return measure(recipe, recipe.report.timing, methods, comparisons, prepared)
 
 
-def _specialisation(recipe: ReportRecipe, prepared: Prepared) -> Specialisation | str:
+def _specialization(recipe: ReportRecipe, prepared: Prepared) -> Specialization | str:
     """What an adapter's routing shows, or why it could not be looked at."""
     folder = Path(recipe.report.adapter or Path(recipe.output_dir) / ADAPTER_FOLDER)
     if not (folder / "adapter_config.json").is_file():
         return f"no trained adapter in {folder}: run launch/train.py first, or name one with --report.adapter DIR"
     try:
-        return specialisation(folder, prepared, recipe.seed)
+        return specialization(folder, prepared, recipe.seed)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     except torch.OutOfMemoryError as error:

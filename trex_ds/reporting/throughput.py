@@ -1,4 +1,4 @@
-"""Step time of one method against another: two engines alive, their steps in turn, ratios of neighbours."""
+"""Step time of one method against another: two engines alive, their steps in turn, ratios of neighbors."""
 
 from __future__ import annotations
 

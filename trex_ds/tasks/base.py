@@ -49,10 +49,10 @@ Scorer = Callable[[Example, str], float]
 
 def exact_match(example: Example, generated: str) -> float:
     """1.0 if the generated text is the reference answer up to case and white space, else 0.0."""
-    return float(normalised(generated) == normalised(example.answer))
+    return float(normalized(generated) == normalized(example.answer))
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """`text` without case, with single spaces for white space, and each character in one form, Unicode's NFC."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", " ".join(folded.split()))

@@ -52,7 +52,7 @@ def is_plain(
     Args:
         forms: the adapter's.
         task: that the prompt is of, if it is known.
-        tasks: all that the adapter learnt apart.
+        tasks: all that the adapter learned apart.
         wanted: what the user asks for; it comes first.
 
     Raises:

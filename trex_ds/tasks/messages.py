@@ -1,4 +1,4 @@
-"""From the messages of a conversation to its turns: which there are, what they may say, and which are learnt."""
+"""From the messages of a conversation to its turns: which there are, what they may say, and which are learned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Turns:
 
 
 def read_turns(messages: Any, tools: Any) -> Turns:
-    """The conversation as far as its last answer that is to be learnt: turns after it change nothing of what is learnt.
+    """The conversation as far as its last answer that is learned; later turns change nothing of what is learned.
 
     Args:
         messages: as they stand in the data.
@@ -42,10 +42,10 @@ def read_turns(messages: Any, tools: Any) -> Turns:
         raise ValueError(f"messages must be a list with at least a user's and an assistant's, got {shown(messages)}")
     turns = [_turn(number, message) for number, message in enumerate(messages, start=1)]
     if turns[-1].get("weight") == 0:
-        learnt = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight") != 0]
-        if not learnt:
+        learned = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight") != 0]
+        if not learned:
             raise ValueError("every answer has weight 0, so that there is nothing to learn; remove the row")
-        turns = turns[: learnt[-1] + 1]
+        turns = turns[: learned[-1] + 1]
     roles = [turn["role"] for turn in turns[-2:]]
     if roles not in (["user", "assistant"], ["tool", "assistant"]):
         raise ValueError(f"messages must end with a user's and the assistant's answer, got {', '.join(roles)}")

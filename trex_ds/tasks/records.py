@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trex_ds.tasks.base import Example, normalised
+from trex_ds.tasks.base import Example, normalized
 from trex_ds.tasks.messages import Turns, read_tools, read_turns
 from trex_ds.tasks.wording import in_quotes, is_text, shown, unknown
 
@@ -198,7 +198,7 @@ def _prompt_and_answer(values: Mapping[str, Any], columns: Mapping[str, str]) ->
 def _choices_problems(choices: Any) -> list[str]:
     if not isinstance(choices, list) or len(choices) < 2 or not all(map(is_text, choices)):
         return [f"choices must be a list of at least two texts, got {shown(choices)}"]
-    if len(set(map(normalised, choices))) < len(choices):
+    if len(set(map(normalized, choices))) < len(choices):
         return [
             f"choices has one twice, up to case and white space, which answers are not compared by: {shown(choices)}"
         ]

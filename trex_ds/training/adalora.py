@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 
 
 class RankAllocation(TrainerCallback):
-    """Has PEFT take ranks away after each optimiser step, while the step's gradients are still there.
+    """Has PEFT take ranks away after each optimizer step, while the step's gradients are still there.
 
     DeepSpeed's engine drops them within its own step, before any of the Trainer's callbacks, so that the
-    optimiser itself has to call. Without ZeRO and in float32 it is torch's and holds the parameters themselves.
+    optimizer itself has to call. Without ZeRO and in float32 it is torch's and holds the parameters themselves.
     """
 
     def __init__(self, trainer: Any):
@@ -22,7 +22,7 @@ class RankAllocation(TrainerCallback):
         self._step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say how many steps there are, and follow the optimiser.
+        """Say how many steps there are, and follow the optimizer.
 
         Raises:
             ValueError: if the recipe leaves no steps to take ranks away in.

@@ -49,7 +49,7 @@ class Summary:
     tokens_per_second: float
     """Median over the logged intervals of tokens that are not padding, all ranks together."""
     step_seconds: float
-    """Median over the logged intervals of an optimiser step's time."""
+    """Median over the logged intervals of an optimizer step's time."""
     peak_bytes: int
     """Largest use of the device's memory by any rank from the first step to the last, with evaluations in between."""
     seen: Seen

@@ -78,7 +78,7 @@ def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Sp
 
     Raises:
         ValueError: no training split to train on, an unusable one, a document that cannot be rendered,
-            a split without any label, or a metric that is no accuracy or does not count what would be learnt.
+            a split without any label, or a metric that is no accuracy or does not count what would be learned.
     """
     loaded = load_tasks([name], mirror)
     for task in loaded.tasks.values():
@@ -106,7 +106,7 @@ def _check_scoring(task: Any, groups: dict[str, Any], is_trained: bool) -> None:
     if is_trained and best == 0:
         raise ValueError(
             f"lm_eval:{task.config.task}: its metric gives its own reference answers 0 (of the first {REHEARSED} "
-            "documents), so what is learnt would not count; set train_examples: 0 to evaluate only"
+            "documents), so what is learned would not count; set train_examples: 0 to evaluate only"
         )
 
 
@@ -138,13 +138,13 @@ def _examples(
     name: str, tasks: dict[str, Any], split: Split, docs: dict[str, tuple[str, Any]], cap: int | None, seed: int
 ) -> Iterator[Example]:
     chosen = choose_documents({subtask: len(found) for subtask, (_, found) in docs.items()}, cap, (seed, split))
-    made = unlabelled = 0
+    made = unlabeled = 0
     for subtask, ids in chosen.items():
         dataset_split, found = docs[subtask]
         for doc_id in ids:
             rendered = render(tasks[subtask], found[doc_id], doc_id)
             if rendered is None:
-                unlabelled += 1
+                unlabeled += 1
                 continue
             made += 1
             record = {
@@ -156,8 +156,8 @@ def _examples(
             }
             yield Example(rendered.prompt, rendered.answer, name, rendered.choices, plain=True, record=record)
     splits = ", ".join(dict.fromkeys(dataset_split for dataset_split, _ in docs.values()))
-    if unlabelled:
-        logger.warning("lm_eval:%s: left out %d documents of %s, which have no label", name, unlabelled, splits)
+    if unlabeled:
+        logger.warning("lm_eval:%s: left out %d documents of %s, which have no label", name, unlabeled, splits)
     if not made and any(chosen.values()):
         raise ValueError(f"lm_eval:{name}: no document of {splits} has a label, so there is no {split} example")
 
