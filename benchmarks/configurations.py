@@ -43,7 +43,7 @@ CONFIGURATIONS = {
 
 
 def plans(config: LlamaConfig, gpus: int) -> dict[str, dict[str, Any]]:
-    """For each DeepSpeed file: GiB of a GPU and of a rank's part of the CPU's memory and disk, GB sent by a rank."""
+    """Needs by DeepSpeed file: GiB of a GPU and of a rank's part of the CPU's memory and disk, GB sent by a rank."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         settings = ["--config", "launch/recipes/quickstart.yaml", "--model.name", folder, "--data.max_length", "2048"]

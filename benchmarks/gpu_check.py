@@ -29,7 +29,7 @@ TRAINING = {
 
 
 def run_tests(folder: Path) -> dict[str, Any]:
-    """Those of tests/gpu: how many passed, failed and were skipped, and which failed."""
+    """Run tests/gpu and count: how many passed, failed and were skipped, and which failed."""
     report = folder / "tests.xml"
     subprocess.run([sys.executable, "-m", "pytest", "tests/gpu", f"--junitxml={report}"], check=False)
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))

@@ -145,7 +145,7 @@ def server(*command: str) -> Iterator[str]:
 
 
 def needed(program: str) -> str:
-    """Where it is."""
+    """Path of an installed program; exits where it is missing."""
     return shutil.which(program) or sys.exit(
         f"{program} is not installed; on Debian: apt install chromium chromium-driver"
     )

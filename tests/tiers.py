@@ -1,4 +1,4 @@
-"""Which tests start processes: found in their code, so that nobody has to mark them."""
+"""Detection of the tests that start processes: by their code, so that nobody has to mark them."""
 
 from __future__ import annotations
 

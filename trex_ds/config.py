@@ -182,7 +182,7 @@ def _parse(schema: Any, data: Any) -> Any:
 
 
 def _data_path(location: tuple[int | str, ...], data: Any, error_type: str) -> FieldPath:
-    """Where in `data` an error lies: its location without pydantic's names of union alternatives."""
+    """Path in `data` of an error: its location without pydantic's names of union alternatives."""
     path: list[str | int] = []
     for position, key in enumerate(location):
         if (key in data) if isinstance(data, dict) else (isinstance(data, list) and key in range(len(data))):

@@ -51,7 +51,7 @@ def local_rank() -> int:
 
 
 def collective_device() -> torch.device:
-    """Where a tensor must lie for the process group's backend: the GPU under NCCL, else the CPU."""
+    """Device of tensors for the process group's backend: the GPU under NCCL, else the CPU."""
     if is_distributed() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Where a result came from: date, hardware, versions."""
+"""Origin of a result: date, hardware, versions."""
 
 from __future__ import annotations
 

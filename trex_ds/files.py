@@ -15,7 +15,7 @@ ANOTHER_CACHE = "set the environment variable TREX_DS_CACHE to a folder that can
 
 
 def cache_folder() -> Path:
-    """Where converted models and prepared data are kept: $TREX_DS_CACHE, else trex_ds in the user's cache folder.
+    """Folder of converted models and prepared data: $TREX_DS_CACHE, else trex_ds in the user's cache folder.
 
     Raises:
         ValueError: if neither is known.

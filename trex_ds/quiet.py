@@ -10,7 +10,7 @@ _TALKATIVE = ("deepspeed", "DeepSpeed", "transformers", "sentence_transformers",
 
 
 def quiet_imports() -> None:
-    """Before libraries are imported: what they warn of meanwhile, and later."""
+    """Silence what libraries warn of while they are imported, and later."""
     # Deprecations inside the libraries.
     warnings.simplefilter("ignore", FutureWarning)
     # Of a kernel that is not used here.

@@ -68,7 +68,7 @@ def describe_error(schema: Any, path: FieldPath, errors: Sequence[Any]) -> str:
 
 
 def _unknown_kind(context: dict[str, Any]) -> str:
-    """For a section that has several kinds, told apart by one of its fields."""
+    """Message for a section that has several kinds, told apart by one of its fields."""
     kinds = re.findall("'([^']*)'", context["expected_tags"])
     near = difflib.get_close_matches(str(context["tag"]), kinds, n=1, cutoff=_NEAR)
     hint = f"; did you mean {near[0]}?" if near else ""

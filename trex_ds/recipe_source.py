@@ -1,4 +1,4 @@
-"""Where a recipe's values come from: a YAML file and the overrides on the command line."""
+"""Sources of a recipe's values: a YAML file and the overrides on the command line."""
 
 from __future__ import annotations
 

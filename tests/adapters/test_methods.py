@@ -29,7 +29,7 @@ def without(*limits: str) -> list[str]:
 
 
 def logits(model: Any, method: str, ids: torch.Tensor = IDS, **more: Any) -> torch.Tensor:
-    """Of the tokens in `ids`, (batch, seq, vocabulary)."""
+    """Logits of the tokens in `ids`, (batch, seq, vocabulary)."""
     with torch.no_grad():
         return model(input_ids=ids, **side_inputs(method, len(ids)), **more).logits[:, -ids.shape[1] :]
 

@@ -45,7 +45,7 @@ def test_a_segment_gets_the_logits_that_it_gets_alone(attention, transform, fiel
 
 
 def test_dropout_routes_segments_by_their_own_scores(base):
-    """With every expert's input dropped or kept at random, a segment's own scores still decide its update."""
+    """Dropout drops or keeps every expert's input; a segment's own scores still decide its update."""
     model = adapted(base.double(), dropout=0.5).train()
     passes = []
     for c in (packed_scores(), packed_scores().index_fill(1, torch.tensor(1), 0.0)):
@@ -94,7 +94,7 @@ def test_what_does_not_fit_together_is_refused(base, changes, message):
 
 
 def test_flash_attention_takes_one_row_only(base):
-    """It finds the starts of segments only there, and would let those of several rows see each other."""
+    """Flash attention finds segments in one row only, and would let those of several rows see each other."""
     model = adapted(base)
     base.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="flash_attention_2 keeps segments apart in one row only, got 2"):

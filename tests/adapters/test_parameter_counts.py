@@ -73,7 +73,7 @@ def test_formulas(method, fields, per_linear):
 
 
 def test_cheaper_routers_save_what_the_docs_say():
-    """They keep the pairs of the paper's setting; percentages of all its parameters, and of its router's."""
+    """Cheaper routers keep the pairs of the paper's setting; percentages of all its parameters, and of its router's."""
     counts = {kind: trainable("7b", "trex", router=kind) for kind in ("token", *CHEAPER)}
     whole = sum(counts["token"].values())
     router = whole - 15_434_176

@@ -115,7 +115,7 @@ def test_history_that_cannot_be_given():
 
 
 class Harness(TemplateLM):
-    """As much of a model of lm-evaluation-harness as encodes a pair."""
+    """A model of lm-evaluation-harness, reduced to what encodes a pair."""
 
     def __init__(self, tokenizer):
         super().__init__()

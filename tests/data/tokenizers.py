@@ -138,7 +138,7 @@ def _bytes(specials: list[str]) -> Tokenizer:
 
 
 def _words(specials: list[str]) -> Tokenizer:
-    """As LLaMA-2's: a space is put before every piece of text between special tokens, and spaces are part of words."""
+    """A tokenizer like LLaMA-2's: a space before every text between special tokens; spaces are part of words."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     letters = [chr(i) for i in range(33, 127)]

@@ -31,7 +31,7 @@ def loaded(
 
 
 def results_of(tasks: Loaded, scores: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of a metric "acc" with these values of the items, whose mean lm-eval reports too if all are numbers."""
+    """Results of a metric "acc" with these values of the items, whose mean lm-eval reports too if all are numbers."""
     given = next(iter(tasks.tasks.values())).aggregated or {}
     found: dict[str, Any] = {name: {"alias": name, **given.get(name, {})} for name in {*scores, *given}}
     for name, values in scores.items():

@@ -127,7 +127,7 @@ def test_nothing_of_the_models_configuration_but_ends_changes_an_answer(bare, to
 
 
 def test_an_answer_that_the_tokenizer_writes_otherwise_is_right(model, tokenizer):
-    """As one that is composed of characters in another form, or whose spaces decoding cleans up."""
+    """An answer may be composed of characters in another form, or decoding may clean up its spaces."""
     (question, *_) = questions_of(tokenizer, exact_match)
     config = EvaluationConfig(max_new_tokens=4)
     (wrong,) = evaluate(model, tokenizer, [question], config, CPU, "").items

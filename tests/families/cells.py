@@ -37,7 +37,7 @@ EXCLUDED = {
 """What cannot be adapted, since it is not called: refused by its names."""
 
 MERGED = ("deepseek_v3", "gpt_neox", "jamba", "mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next")
-"""Whose saved tensors transformers renames or merges as it loads them."""
+"""Families whose saved tensors transformers renames or merges as it loads them."""
 
 FLOAT32 = (*(set(MERGED) - {"gpt_neox"}), "gemma2", "gpt_oss", "xglm")
 """Experts' products, tables of positions and soft caps are not computed in float64."""

@@ -154,7 +154,7 @@ def test_silent_rank_ends_the_other(tmp_path, number, reason):
 
 
 def test_first_node_uses_the_interface_that_leads_to_another(monkeypatch):
-    """As where MASTER_ADDR is a name that its own host takes for 127.0.1.1."""
+    """MASTER_ADDR may be a name that its own host takes for 127.0.1.1."""
     card = SimpleNamespace(address="10.0.0.1")
     monkeypatch.setattr(launching.psutil, "net_if_addrs", lambda: {"lo": [], "eth7": [card]})
     monkeypatch.setattr(launching, "_address_towards", {"node1": "127.0.1.1", "10.0.0.2": "10.0.0.1"}.get)

@@ -98,7 +98,7 @@ def test_lora_and_bare_model(folder, tmp_path):
 
 
 def evaluate_with_a_fault(folder: Path, output: str, place: str, nth_call: int, *options: str) -> None:
-    """As `evaluate`, but the n-th call of lm-eval or of the table fails."""
+    """Run `evaluate`, but the n-th call of lm-eval or of the table fails."""
     from trex_ds.lm_evaluation import run as benchmarks
 
     owner, name = {"lm_eval": (benchmarks.lm_eval, "simple_evaluate"), "table": (benchmarks, "rows_of")}[place]

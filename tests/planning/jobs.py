@@ -35,7 +35,7 @@ def write_case(folder: Path, name: str, zero: dict[str, Any], bf16: bool, **over
 
 
 def measure_all(cases: dict[str, list[str]], answers: int) -> dict[str, dict[str, int]]:
-    """On a rank: what each case holds and sends."""
+    """Measure, on one rank, what each case holds and sends."""
     from trex_ds import bf16_matmul
     from trex_ds.planning.measured import measure
 

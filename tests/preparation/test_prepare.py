@@ -201,7 +201,7 @@ def test_another_mirrors_data_is_not_taken_for_this_ones(tmp_path, embedders):
 
 
 def test_prompts_that_are_evaluated_are_not_trained_on(tmp_path, embedders):
-    """Of one task in another one's evaluation too."""
+    """Prompts of one task in another one's evaluation are dropped too."""
     words = [f"is word {i} long" for i in range(20)]
     write_rows(tmp_path / "train.jsonl", {"a": words})
     write_rows(tmp_path / "evaluation.jsonl", {"b": [*words[:6], "is it"]})

@@ -23,7 +23,7 @@ _IMAGES = {**_SIZES, "image_size": 28, "patch_size": 14}
 
 
 def trial(folder, family: str | Any | None = None, **overrides) -> Trial:
-    """Of the tiny llama of all jobs, of a family's model, or of a model that a configuration describes."""
+    """Try the tiny llama of all jobs, a family's model, or of a model that a configuration describes."""
     if family is not None and not isinstance(family, str):
         make_tokenizer(CHATML).save_pretrained(folder / "base")
         family.save_pretrained(folder / "base")

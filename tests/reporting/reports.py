@@ -35,7 +35,7 @@ def throughput(*comparisons: Comparison) -> Throughput:
 
 
 def report(saved: float = 35.0, **overrides: Any) -> Report:
-    """With "trex" saving so many percent of lora_r32's parameters; its model's name has to be escaped."""
+    """A report with "trex" saving so many percent of lora_r32's parameters; its model's name has to be escaped."""
     own = {"trex": roles(router=round(1000 * (1 - saved / 100))), "lora_r32": roles(experts_A=1000)}
     own |= {"lora_r16": roles(experts_A=500)}
     counts = {"<a & b>": own}

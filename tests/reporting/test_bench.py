@@ -1,4 +1,4 @@
-"""Which engines are alive when, whose memory is measured, and how steps are paired; without real engines."""
+"""The bench: which engines are alive when, whose memory is measured, and how steps are paired; without real engines."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def finished(seeds=3):
 
 
 def comparison(difference, unseen, untrained=("unseen",)):
-    """As trex_ds.comparison.output writes it, but for what is not read."""
+    """A comparison as trex_ds.comparison.output writes it, but for what is not read."""
     adapters = {
         "mine": ADAPTER,
         "lora_equal": {"method": "lora"},

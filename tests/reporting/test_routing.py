@@ -35,7 +35,7 @@ def randomized(**options):
 
 
 def check_random_routers(own, a, x, shares):
-    """They are what the router gives with its weights replaced by those that were drawn, and are all different."""
+    """Check that shares are what the router gives with the weights that were drawn, and are all different."""
     a, x = a / 100, x / 100  # softmaxes are not to be 0 and 1
     draws = _RandomRouters(0)
     expected = draws.shares(own, a, x)

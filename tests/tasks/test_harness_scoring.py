@@ -1,4 +1,4 @@
-"""Which metric and which answer filter of lm-eval's count, for groups of every shape and tasks of every kind."""
+"""The choice of lm-eval's metric and answer filter, for groups of every shape and tasks of every kind."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def hanging_port() -> Iterator[int]:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """As much of MLflow's REST interface as one run needs; can be told to fail."""
+    """A server with as much of MLflow's REST interface as one run needs; can be told to fail."""
 
     daemon_threads = True
 

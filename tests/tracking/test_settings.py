@@ -1,4 +1,4 @@
-"""Which store a job is tracked in."""
+"""The store that a job is tracked in."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def jobs_of_two_ranks(sharded: Path, checkpointed: Path, resumed: Path, without_
 
 @pytest.fixture(scope="module")
 def together(folder, data) -> list[list[dict[str, Any]]]:
-    """Per rank: ZeRO-3; ZeRO-3 with checkpointing, accumulation and whole weights in evaluation; the first resumed.
+    """Results per rank: ZeRO-3; ZeRO-3 with checkpointing, accumulation and gathered weights; the first resumed.
 
     The mixture is resumed once more, without the cache of prepared data.
     """

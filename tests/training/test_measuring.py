@@ -1,4 +1,4 @@
-"""Which adapter is kept, and what is reported about it, through a whole job whose answers are scripted."""
+"""The adapter that is kept, and what is reported about it, through a whole job whose answers are scripted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class KilledError(Exception):
 
 
 def step_of(description: str) -> int | None:
-    """From "accuracy, step 2, held out"; None for an evaluation of all examples."""
+    """Step number in "accuracy, step 2, held out"; None for an evaluation of all examples."""
     return int(description.split("step ")[1].split(",")[0]) if "held out" in description else None
 
 
 class Script:
-    """In place of `evaluate`: scores by step, and keeps what the adapter was at each."""
+    """A stand-in for `evaluate`: scores by step, and keeps what the adapter was at each."""
 
     def __init__(self, dies_at: int | None = None):
         self.dies_at = dies_at

@@ -63,7 +63,7 @@ def logits(model: Any, method: str) -> torch.Tensor:
 
 
 def run_jobs(files: dict[str, Path], resumed: Path) -> dict[str, Any]:
-    """On a rank: each job's result, with the logits of its model at the moment that it is saved."""
+    """Run jobs on a rank: each job's result, with the logits of its model at the moment that it is saved."""
     from trex_ds.training import job
 
     found: dict[str, Any] = {}

@@ -42,7 +42,7 @@ def write_job(folder: Path, name: str, config: dict[str, Any], **overrides: Any)
 
 
 def gradients(model_folder: Path, config: dict[str, Any], checkpointing: bool) -> dict[str, torch.Tensor]:
-    """Of the mean loss over the same two rows for any number of ranks, of every tensor of a drawn adapter."""
+    """Gradients of the mean loss over the same two rows for any number of ranks, of every tensor of a drawn adapter."""
     import deepspeed
     from deepspeed.utils import safe_get_full_grad
     from peft import get_peft_model

@@ -3,7 +3,7 @@
 FOUR_BITS = "4-bit"
 ZERO3 = "ZeRO-3"
 ZERO = "ZeRO"
-"""Of any stage but 0."""
+"""ZeRO of any stage but 0."""
 BFLOAT16 = "bfloat16"
 PACKING = "packing"
 CHECKPOINTING = "gradient checkpointing"

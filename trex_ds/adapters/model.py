@@ -182,7 +182,7 @@ class RoutedModel(BaseTuner):
         return self.model(*args, **kwargs)
 
     def _take_intuition(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Before the base model's forward: keep for the layers what they need to know of the pass.
+        """Keep for the layers, before the base model's forward, what they need to know of the pass.
 
         A hook, because PEFT calls the base model past this one for some task types.
         """
@@ -289,7 +289,7 @@ class RoutedModel(BaseTuner):
         return Pass(by_adapter, token_rows=token_rows, adapter_names=names)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """As the base model's, with the side input of each pass brought back when its layers run again.
+        """Switch on the base model's checkpointing; the side input of a pass is brought back when its layers run again.
 
         Only non-reentrant checkpointing can do that; without it two forward passes before a
         backward would silently recompute with the wrong scores.

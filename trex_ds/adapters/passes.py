@@ -61,7 +61,7 @@ class Pass:
         return replace(self, by_adapter=by_adapter, shape=shape, adapter_names=names)
 
     def fit(self, adapter_name: str, given: Sequence[int], linear: str) -> Fitted:
-        """Whose tokens a linear's input holds.
+        """Match the rows of a linear's input with the tokens of the pass.
 
         Linears may see (batch, seq, features), rows merged to (tokens, features), one row a sample, only the
         tokens that have logits, or further dimensions.

@@ -37,7 +37,7 @@ class PeftMethod:
     constants: dict[str, Any] = field(default_factory=dict)
     """Fields that make the method what it is, or that the job sets when it knows them."""
     defaults: dict[str, Any] = field(default_factory=dict)
-    """Where a recipe's default is not PEFT's."""
+    """Defaults of a recipe that are not PEFT's."""
     refuses: Mapping[str, str] = field(default_factory=dict)
     """What it cannot be used with (a name of limits.py), and why."""
 

@@ -15,7 +15,7 @@ from trex_ds.adapters.router import Router
 
 @dataclass
 class RoutedConfig(PeftConfig):
-    """Which linears are adapted; a subclass says how: sizes of A and B, and the router.
+    """Configuration of a routed method: the linears to adapt. A subclass adds the sizes of A and B, and the router.
 
     Raises:
         ValueError: naming every field whose value makes no adapter.

@@ -25,9 +25,9 @@ class SideInput(threading.local):
     def __init__(self) -> None:
         self.current: Pass | None = None
         self.generation: Pass | None = None
-        """Of the `generate` that is going on, with one row a sample."""
+        """The pass of the running `generate`, with one row a sample."""
         self.adapter_names: tuple[str, ...] | None = None
-        """Of the call that is going on, if it is a mixed batch."""
+        """Adapter names of the current call, if it is a mixed batch."""
         self.losses: dict[Router, Tensor] = {}
         self.loads: dict[Router, Tensor] = {}
         self._runs_again = False

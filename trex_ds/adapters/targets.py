@@ -1,4 +1,4 @@
-"""Which of a model's matrices an adapter adapts: names that match nothing, and what share of the model they are."""
+"""The matrices that an adapter adapts: names that match nothing, and what share of the model they are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _adaptable(model: nn.Module, linears_only: bool = False) -> list[str]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which matrices of a base model an adapter adapts."""
+    """Matrices of a base model that an adapter adapts, and those that it leaves out."""
 
     adapted: dict[str, int]
     """Values of each adapted matrix, by its name in the base model."""
@@ -109,7 +109,7 @@ class Coverage:
 
 
 def coverage(model: PeftModel, base: nn.Module) -> Coverage:
-    """Which matrices of `base` the adapter of `model` adapts.
+    """List the matrices of `base` that the adapter of `model` adapts.
 
     Args:
         model: an adapted copy of base.

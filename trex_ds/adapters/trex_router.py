@@ -26,7 +26,7 @@ class RoutingScales:
     gate_sharpness: float
     """k in sigmoid(k * omega) and sigmoid(k * gamma)."""
     matched: float = 1.0
-    """Where one of the two routings is left out: what makes the other one's G as large as both would be."""
+    """Factor, where one of the two routings is left out, that makes the other one's G as large as both would be."""
 
 
 class TRexRouter(Router):

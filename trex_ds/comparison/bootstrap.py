@@ -85,7 +85,7 @@ class _Spread:
 
     @classmethod
     def of(cls, tasks: Sequence[np.ndarray]) -> _Spread:
-        """Of the mean over tasks of arrays (seeds, items): a variance over seeds, and one over each task's items."""
+        """Spread of the mean over tasks (seeds, items): a variance over seeds and one over each task's items."""
         over_seeds = np.mean([array.mean(axis=1) for array in tasks], axis=0)
         samples = [(over_seeds, 1.0), *((array.mean(axis=0), len(tasks)) for array in tasks)]
         known = [(sample, weight) for sample, weight in samples if len(sample) > 1]
@@ -101,7 +101,7 @@ class _Spread:
         return cls(float(np.sqrt(expected.sum() / resampled.sum())), float(freedom))
 
     def widening(self, tail: float) -> float:
-        """Of a percentile's distance from the mean, at this tail probability."""
+        """Factor on a percentile's distance from the mean, at this tail probability."""
         return float(self.ratio * stdtrit(self.degrees_of_freedom, tail) / ndtri(tail))
 
 

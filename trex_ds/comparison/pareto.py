@@ -9,7 +9,7 @@ from trex_ds.files import atomic_path
 
 
 def pareto_front(methods: list[MethodResult]) -> list[MethodResult]:
-    """Those that no method with as few parameters surpasses, by their number of parameters."""
+    """Methods that no method with as few parameters surpasses, ordered by their number of parameters."""
     front: list[MethodResult] = []
     for method in sorted(methods, key=lambda m: (m.trainable_parameters, -m.accuracy.value)):  # type: ignore[union-attr]
         if not front or method.accuracy.value > front[-1].accuracy.value:  # type: ignore[union-attr]

@@ -32,7 +32,7 @@ class RunResult:
     """Relative to the comparison's."""
     error: str | None
     result: Mapping[str, Any]
-    """As in the run's own file; of a finished run."""
+    """Result of a finished run, as in the run's own file."""
     accuracy: float | None
     """Mean over the trained tasks."""
     tasks: Mapping[str, float]
@@ -73,7 +73,7 @@ class Pair:
     baseline: str
     seeds: list[int]
     difference: Interval
-    """Of the mean accuracies over the trained tasks."""
+    """Difference of the mean accuracies over the trained tasks."""
     tasks: Mapping[str, Interval]
     p_corrected: float
     """Holm's, over all pairs of the comparison."""
@@ -99,7 +99,7 @@ class Results:
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures must know."""
     untrained_tasks: list[str] = field(default_factory=list)
-    """Those that no run has training examples of; means leave them out."""
+    """Tasks that no run has training examples of; means leave them out."""
 
     @property
     def failed(self) -> bool:
@@ -107,7 +107,7 @@ class Results:
         return any(method.failed for method in self.methods)
 
     def metrics(self) -> dict[str, float]:
-        """For the comparison's own MLflow run."""
+        """Metrics of the comparison's own MLflow run."""
         found: dict[str, float] = {}
         for method in self.methods:
             if method.accuracy is not None:
@@ -121,7 +121,7 @@ class Results:
 
 
 def finished_runs(runs: Sequence[Run], states: Mapping[Path, RunState]) -> list[tuple[Run, Mapping[str, Any]]]:
-    """Those that have a result, with it."""
+    """Finished runs, each with its result."""
     return [(run, states[run.folder].result) for run in runs if states[run.folder].status == "finished"]
 
 
@@ -212,7 +212,7 @@ def _run_result(
 
 
 Scores = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
-"""Of a method and a seed, by task: the score of each item, in the same order for all."""
+"""Scores of each method and seed, by task: the score of each item, in the same order for all."""
 
 
 def _scores(evaluations: Mapping[tuple[str, int], Evaluation]) -> Scores:

@@ -29,7 +29,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
+        """Folder that the run writes to."""
         return Path(self.recipe.output_dir)
 
     def described(self) -> dict[str, Any]:

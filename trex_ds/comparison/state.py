@@ -29,9 +29,9 @@ class RunState:
     attempts: int = 0
     """How often it was begun."""
     result: Mapping[str, Any] = field(default_factory=dict)
-    """Of a finished run."""
+    """Result of a finished run."""
     error: str | None = None
-    """Of a failed one."""
+    """Error of a failed run."""
 
     @property
     def interrupted(self) -> bool:

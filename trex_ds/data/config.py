@@ -24,7 +24,7 @@ class DataConfig:
     """System message of the chat template; null: the template's own, if it has one. "" is a message
     too: one without text, in place of the template's own. An example's own system message comes before both."""
     learn: Learn = "last_answer"
-    """Of a conversation with several answers: the last one, or all_answers. Where messages bear a weight, 0 or 1, it
+    """Answers of a conversation that are learned: last_answer or all_answers. Where messages bear a weight, 0 or 1, it
     decides for its answer."""
     escape_control_tokens: bool = False
     """Take the names of special tokens that prompts, answers and messages contain, such as <|im_end|>, for plain text;
@@ -37,7 +37,7 @@ class DataConfig:
     mixing: Mixing = "proportional"
     """How tasks of different sizes share an epoch: proportional to their sizes, equal, or by `temperature`."""
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
-    """With mixing: temperature, a task of n examples has a share proportional to n^(1/temperature)."""
+    """Temperature of `mixing: temperature`: a task of n examples has a share proportional to n^(1/temperature)."""
     left_out: NonNegativeInt = 0
     """Training examples of each task, never more than a tenth of them, that are not trained on whatever the seed.
     A comparison chooses learning rates by the loss on them."""

@@ -46,7 +46,7 @@ class _Texts:
     ended: bool
     """Whether `whole` ends with the token that ends an answer; else the tokenizer's own follows."""
     earlier: tuple[tuple[int, int], ...] = ()
-    """Where earlier answers that are learned begin and end in `prompt`."""
+    """Start and end, in `prompt`, of earlier answers that are learned."""
 
 
 def encode_prompt(

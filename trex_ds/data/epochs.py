@@ -46,7 +46,7 @@ def epoch_counts(
 
 
 def epoch_indices(positions: Mapping[str, np.ndarray], counts: Mapping[str, int], seed: int) -> np.ndarray:
-    """Which training examples an epoch has: int64, in order of the tasks.
+    """Indices of an epoch's training examples: int64, in order of the tasks.
 
     Each example of a task is taken equally often, and a seeded choice of them once more. Every epoch
     has the same examples; shuffling is the sampler's affair.

@@ -19,12 +19,12 @@ window leaves a few rows half full, and what it gains beyond a few thousand item
 
 @dataclass(frozen=True, eq=False)
 class PackingPlan:
-    """Which items each row holds: every item once. Two arrays, whatever the number of rows."""
+    """Assignment of items to rows: every item once. Two arrays, whatever the number of rows."""
 
     items: np.ndarray
     """Positions of the items, row by row: (items,), int64."""
     starts: np.ndarray
-    """Where each row begins in `items`, and the end of the last: (rows + 1,), int64."""
+    """Start of each row in `items`, and the end of the last: (rows + 1,), int64."""
     row_length: int
     """Tokens that a row has room for."""
     num_tokens: int

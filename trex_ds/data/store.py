@@ -97,7 +97,7 @@ class Store:
     train: Dataset
     evaluation: Dataset
     counts: Mapping[str, Mapping[str, int]]
-    """Per task, in the recipe's order: train, evaluation and too_long examples."""
+    """Counts per task, in the recipe's order: train, evaluation and too_long examples."""
     entry: Mapping[str, int]
     """The recipe's entry that each task comes from."""
 
@@ -121,7 +121,7 @@ class Store:
         return np.array(found, np.int64)
 
     def positions(self, task: str) -> np.ndarray:
-        """Where the task's training examples lie, int64, ascending."""
+        """Positions of the task's training examples, int64, ascending."""
         return np.flatnonzero(self.task_numbers == list(self.counts).index(task))
 
     @cached_property

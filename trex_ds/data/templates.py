@@ -28,9 +28,9 @@ class Written:
     """A conversation as text."""
 
     text: str
-    """As the template writes it, as far as the end of the last answer."""
+    """The conversation as the template writes it, as far as the end of the last answer."""
     answers: tuple[tuple[int, int], ...]
-    """Where the answers that were asked for begin and end in `text`, each with what ends it."""
+    """Start and end in `text` of the answers that were asked for, each with what ends it."""
     ended: bool
     """Whether `text` ends with a token that ends an answer; else the tokenizer's own has to follow."""
 

@@ -1,4 +1,4 @@
-"""From texts to token ids, where a tokenizer's special tokens are at stake."""
+"""Tokenizing of texts, where a tokenizer's special tokens are at stake."""
 
 from __future__ import annotations
 

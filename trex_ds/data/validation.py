@@ -153,11 +153,11 @@ class _Digests:
     """64 bits for each example, in place of its text."""
 
     train: array[int] = field(default_factory=lambda: array("q"))
-    """Of prompts with their answers."""
+    """Lengths of prompts with their answers."""
     prompts: array[int] = field(default_factory=lambda: array("q"))
-    """Of the prompts of the same examples."""
+    """Lengths of the prompts of the same examples."""
     evaluated: array[int] = field(default_factory=lambda: array("q"))
-    """Of the evaluation examples' prompts."""
+    """Lengths of the evaluation examples' prompts."""
 
 
 def _encoded(

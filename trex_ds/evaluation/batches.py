@@ -1,4 +1,4 @@
-"""Which prompts share a batch: of like length, and of one length where an architecture sees padding."""
+"""Batches of prompts: of like length, and of one length where an architecture sees padding."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from trex_ds.config import section
 
 @section
 class EvaluationConfig:
-    """When and how accuracy is measured."""
+    """Measurement of accuracy: when and how."""
 
     batch_size: PositiveInt = 16
     """Prompts a rank answers at a time."""
@@ -21,4 +21,4 @@ class EvaluationConfig:
     held_out: PositiveInt = 32
     """Training examples of each task that are held out for `every`, but never more than a tenth of them."""
     gather_weights: bool = False
-    """Under ZeRO-3, keep the whole model on every rank while answering: many times faster where it fits."""
+    """Keep, under ZeRO-3, the whole model on every rank while answering: many times faster where it fits."""

@@ -26,11 +26,11 @@ class Question:
     score: Scorer | None
     """How its generated answer is scored; None: lm-evaluation-harness asks and scores."""
     input_ids: list[int]
-    """Of its prompt."""
+    """Token ids of its prompt."""
     intuition: Tensor | None
     """Raw scores of its text (num_clusters,); None for a method that takes none."""
     task_number: int | None = None
-    """Of its task in the mixture; None for a method that takes none."""
+    """Number of its task in the mixture; None for a method that takes none."""
     reference: str | None = None
     """The reference answer as the tokenizer gives its tokens back, where that is another text than it is in the data: a
     generated answer that equals either is scored as if it equaled both."""

@@ -25,7 +25,7 @@ class Outcome:
     """What came of one example."""
 
     score: float
-    """In [0, 1]: the value of `metric`."""
+    """Value of `metric`, in [0, 1]."""
     generated: str
     """The text that was generated, or of the choice that was taken."""
     metric: str

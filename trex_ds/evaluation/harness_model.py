@@ -49,7 +49,7 @@ class _Pass:
 
     @property
     def keep(self) -> int:
-        """At how many last positions the logits are needed."""
+        """Number of last positions whose logits are needed."""
         return max(len(ids) for _, ids in self.wanted)
 
 

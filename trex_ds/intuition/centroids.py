@@ -56,7 +56,7 @@ class Centroids:
     mean: torch.Tensor
     """Mean of the training scores per cluster, float32 (N,)."""
     std: torch.Tensor
-    """Their standard deviation, never 0, float32 (N,)."""
+    """Standard deviation of the scores, never 0, float32 (N,)."""
     embedder: EmbedderIdentity
     data_fingerprint: str
     """sha256 of the distinct prompts that the centers were fitted on."""

@@ -167,7 +167,7 @@ def _check_reusable(centroids: Centroids, embedder: Embedder, num_clusters: int)
 def _draw_sample(
     digests: np.ndarray, candidates: np.ndarray, num_texts: int, num_clusters: int, max_embeddings: int, seed: int
 ) -> np.ndarray:
-    """At most `max_embeddings` of the rows `candidates`; which ones does not depend on the order of the texts."""
+    """Choose at most `max_embeddings` of the rows `candidates`, whatever the order of the texts."""
     count = min(max_embeddings, len(candidates))
     if count < num_clusters:
         raise ValueError(

@@ -24,7 +24,7 @@ class EmbedderIdentity:
     """What an embedder is (weights, pooling, prompt, dimension) and where it was found (name, revision)."""
 
     name: str
-    """As the user gave it: a folder, a hub id or `embedded:...`."""
+    """Name as the user gave it: a folder, a hub id or `embedded:...`."""
     revision: str
     """The hub commit, or "" where there is none."""
     weights: str
@@ -44,7 +44,7 @@ class EmbedderIdentity:
         return not self.difference(other)
 
     def difference(self, other: EmbedderIdentity) -> str:
-        """In words, in what `other` embeds differently: `pooling mean, not cls`; "" if in nothing."""
+        """Say in what `other` embeds differently: `pooling mean, not cls`; "" if in nothing."""
         fields = ("weights", "pooling", "prompt", "dimension")
         pairs = [(field, getattr(self, field), getattr(other, field)) for field in fields]
         return "; ".join(f"{field} {mine!r}, not {theirs!r}" for field, mine, theirs in pairs if mine != theirs)
@@ -55,7 +55,7 @@ class Embedder(Protocol):
 
     @property
     def identity(self) -> EmbedderIdentity:
-        """Which embedder this is."""
+        """Identity of this embedder."""
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """Embed `texts` as one batch: float32 unit rows (len(texts), d) on the CPU."""

@@ -29,9 +29,9 @@ class IntuitionResult:
 
     centroids: Centroids
     digests: np.ndarray
-    """Of the distinct texts, int64, ascending."""
+    """Digests of the distinct texts, int64, ascending."""
     scores: np.ndarray
-    """Their raw cosines, float32 (texts, N), memory-mapped."""
+    """Raw cosines of the texts, float32 (texts, N), memory-mapped."""
 
     @classmethod
     def open(cls, folder: Path) -> IntuitionResult | None:
@@ -43,7 +43,7 @@ class IntuitionResult:
         return cls(Centroids.load(folder), np.load(folder / _DIGESTS, mmap_mode="r"), scores)
 
     def rows(self, digests: np.ndarray) -> np.ndarray:
-        """Where the scores of texts with these digests lie, int64.
+        """Positions of the scores of texts with these digests, int64.
 
         Raises:
             KeyError: a text that the pass has not seen.
@@ -87,7 +87,7 @@ class ScoreWriter:
         return torch.from_numpy(np.load(self._folder / _VECTORS))
 
     def missing(self, starts: Iterable[int]) -> list[int]:
-        """Which pieces of scores some rank cannot find, the same on every rank."""
+        """Pieces of scores that some rank cannot find, the same on every rank."""
         starts = list(starts)
         found = torch.tensor([int(self._piece(start).is_file()) for start in starts], dtype=torch.int64)
         counts = sum_over_ranks(found).tolist()

@@ -124,7 +124,7 @@ class Watch:
         time.sleep(self._interval + 1)
 
     def why_broken(self) -> str | None:
-        """For a rank whose collective broke: which other failed or fell silent; None if none did, or none is heard."""
+        """Tell a rank whose collective broke which other failed or fell silent; None if none did, or none is heard."""
         # The first beat found from now on may have been left before the break; the second was not.
         proof = [beats + 2 for beats in self._beats]
         while not (reason := self._lost(2.5 * self._interval)):
@@ -170,7 +170,7 @@ class Watch:
                 os._exit(1)
 
     def _lost(self, limit: float) -> str | None:
-        """Who has failed, or has been silent for `limit` seconds."""
+        """Say which process has failed, or has been silent for `limit` seconds."""
         now = time.monotonic()
         for rank, value in enumerate(self._found):
             if value.startswith(_ENDED) and rank != self._peers.rank:

@@ -77,7 +77,7 @@ def check_nodes(recipe: Recipe) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of all that has to be the same on every rank; "none" for what is not installed."""
+    """Versions of all that has to be the same on every rank; "none" for what is not installed."""
     found = {"python": platform.python_version(), "trex_ds": __version__}
     for package in PACKAGES:
         try:

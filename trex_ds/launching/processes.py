@@ -1,4 +1,4 @@
-"""Do the started processes fit this machine? Asked before anything slow is imported."""
+"""Check that the started processes fit this machine, made before anything slow is imported."""
 
 from __future__ import annotations
 

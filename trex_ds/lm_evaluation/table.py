@@ -19,7 +19,7 @@ from trex_ds.tasks.harness.loading import Loaded
 from trex_ds.tasks.harness.scoring import main_metric
 
 Results = dict[str, Any]
-"""As lm-eval gives them."""
+"""Values as lm-eval gives them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Row:
     standard_error: float | None
     base: float | None = None
     difference: Estimate | None = None
-    """To the base model, paired by item; None where a metric has no value for each item."""
+    """Difference to the base model, paired by item; None where a metric has no value for each item."""
     trained: float | None = None
     """Share of its tasks that the adapter was trained on; None where nothing says so."""
     is_accuracy: bool = True
@@ -154,7 +154,7 @@ def _row(name: str, loaded: Loaded, results: Results, base: Results | None, trai
 
 
 def _item_values(members: tuple[str, ...], loaded: Loaded, sides: Sequence[Results]) -> Iterator[tuple[Any, ...]]:
-    """Of every item of the tasks, in order: the metric, and its value in each of `sides`."""
+    """List for every item of the tasks, in order: the metric, and its value in each of `sides`."""
     for member in members:
         samples = [side["samples"][member] for side in sides]
         metric, kept = main_metric(loaded.tasks[member], [sample for side in samples for sample in side], loaded.groups)

@@ -38,9 +38,9 @@ class Share:
     parameters: int
     """Logical ones: a weight in 4 bits counts as one."""
     stored_bytes: int
-    """Of all of them, once."""
+    """Bytes of all of them, once."""
     held_bytes: int
-    """On this rank: its shard, or everything where they are not sharded; in memory of any kind, or on disk."""
+    """Bytes on this rank: its shard, or everything where they are not sharded; in memory of any kind, or on disk."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class BaseIdentity:
     """A base model by content, and where it was found."""
 
     name: str
-    """As the user gave it: a folder, a hub id or `embedded:...`."""
+    """Name as the user gave it: a folder, a hub id or `embedded:...`."""
     weights: str
     """16 hex digits of a hash of samples of every tensor: the same for a moved, renamed or re-sharded copy."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class BaseIdentity:
         return f"{self.name} ({self.config.get('model_type', 'unknown type')}, weights {self.weights})"
 
     def difference(self, other: BaseIdentity) -> str:
-        """In words, in what `other` is another model: `weights A, not B`; "" if in nothing."""
+        """Say in what `other` is another model: `weights A, not B`; "" if in nothing."""
         pairs = [("weights", self.weights, other.weights)]
         # Versions of transformers write more or fewer of the fields.
         pairs += [(name, self.config[name], other.config[name]) for name in self.config if name in other.config]
@@ -149,7 +149,7 @@ def _digests(file: Path) -> Iterator[bytes]:
 
 
 def _digest(stream: Any, kind: str, shape: list[int], begin: int, size: int) -> bytes:
-    """Of a tensor's shape and of the values of its samples: the same in a type that holds them as exactly."""
+    """Hash of a tensor's shape and of the values of its samples: the same in a type that holds them as exactly."""
     count = max(1, math.prod(shape))
     width = size // count
     digest = hashlib.sha256(repr(shape).encode())

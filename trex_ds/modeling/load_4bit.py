@@ -102,7 +102,7 @@ def _skeleton(folder: Path, dtype: torch.dtype, attention: str) -> Any:
 
 
 def _files_of(folder: Path, model: Any) -> dict[str, Path]:
-    """Where each tensor of the model lies."""
+    """File of each tensor of the model."""
     from safetensors import safe_open
 
     index = folder / _INDEX

@@ -193,7 +193,7 @@ def _packed_logits(twin: Any, form: PackedForm, one_row: bool) -> Tensor | None:
 
 
 def _logits(twin: Any, calls: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
-    """Of every row of every call; None if the model does not take the arguments."""
+    """Logits of every row of every call; None if the model does not take the arguments."""
     try:
         with torch.no_grad():
             return [row for call in calls for row in twin(**{"use_cache": False, **call}).logits]

@@ -15,7 +15,7 @@ class FusedAttention(torch.autograd.Function):
     """Keeps what flash and memory-efficient kernels keep: q, k, v, the output, one float32 a row, and the mask."""
 
     flops = 0
-    """Of all passes so far; torch counts only its own kernels."""
+    """Operations of all passes so far; torch counts only its own kernels."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -33,22 +33,22 @@ class Candidate:
     problem: str | None
     """Why it does not fit, or None."""
     compute_seconds: float
-    """Of an optimizer step, at the assumed rate of products."""
+    """Seconds of an optimizer step, at the assumed rate of products."""
     waiting_seconds: float
-    """Of an optimizer step, for bytes at the assumed bandwidths that no computation hides."""
+    """Seconds of an optimizer step, for bytes at the assumed bandwidths that no computation hides."""
     tokens_per_second: float
-    """Of all ranks."""
+    """Tokens a second, over all ranks."""
 
 
 def as_fast_as_any(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that fit and are as fast as any that does, as far as an estimate can tell."""
+    """Plans that fit and are as fast as any that does, as far as an estimate can tell."""
     fitting = [c for c in candidates if c.problem is None]
     best = max((c.tokens_per_second for c in fitting), default=0.0)
     return [c for c in fitting if c.tokens_per_second >= SAME_SPEED * best]
 
 
 def recommend(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Of the fastest one that offloads nothing and has the first one's configuration, as far as there is one."""
+    """Choose among the fastest: one that offloads nothing and has the first one's configuration, if any does."""
     return min(
         as_fast_as_any(candidates),
         key=lambda c: (c.settings.offloads, c.settings is not candidates[0].settings, c.memory.peak),
@@ -81,7 +81,7 @@ class Planner:
         return self.candidate(self.settings[0], training.gradient_checkpointing, training.micro_batch_size)
 
     def best_of_each(self) -> list[Candidate]:
-        """For each configuration, with and without checkpointing: the least rows at the best speed; one if none fit."""
+        """Plans by configuration, with and without checkpointing: the least rows at the best speed; one if none fit."""
         return [self._best(settings, checkpointing) for settings in self.settings for checkpointing in (False, True)]
 
     def _best(self, settings: ZeroSettings, checkpointing: bool) -> Candidate:
@@ -144,7 +144,7 @@ class Planner:
     def _seconds(
         self, step: StepProfile, settings: ZeroSettings, sent: Traffic, micro_batch: int
     ) -> tuple[float, float]:
-        """Of an optimizer step: computing, and waiting beside it."""
+        """Seconds of an optimizer step: computing, and waiting beside it."""
         given, passes = self.recipe.assumptions, self.recipe.training.gradient_accumulation_steps
         link = (given.node_bandwidth if self.recipe.nodes == 1 else given.network_bandwidth) * 1e9
         call, host = given.call_microseconds * 1e-6, given.host_bandwidth * 1e9

@@ -65,7 +65,7 @@ class PlannedRecipe(Recipe):
     checked_here: ClassVar[tuple[str, ...]] = ("model",)
 
     def problems(self) -> list[str]:
-        """As the recipe's own, and a method of which no plan is made."""
+        """The recipe's own problems, and a method of which no plan is made."""
         found = super().problems()
         if reason := _NOT_PLANNED.get(self.adapter.method):
             found.append(

@@ -36,13 +36,13 @@ class Gathers:
     count: int = 0
     """Collectives; none if there is one rank."""
     persistent_bytes: int = 0
-    """Of the weights that stay whole on every rank; after each optimizer step they are gathered, each by itself."""
+    """Bytes of weights that stay whole on every rank; each is gathered by itself after an optimizer step."""
     persistent_parameters: int = 0
     live: list[int] = field(default_factory=list)
     """The most bytes of gathered weights before the first event and from each event until the next, persistent ones
     left out."""
     saved: int = 0
-    """Of them, those that are whole when the backward pass begins."""
+    """Bytes that are whole when the backward pass begins."""
 
 
 def replay(model: nn.Module, profile: StepProfile, zero: DeepSpeedZeroConfig, world: int, passes: int) -> Gathers:

@@ -23,11 +23,11 @@ class Memory:
     """Bytes of one rank by part; what a rank keeps between steps, and what a step adds at its worst moment."""
 
     kept: dict[str, int]
-    """On the device: base, adapter, optimizer, gradients."""
+    """Bytes on the device: base, adapter, optimizer, gradients."""
     gathered: int
     """Whole weights (ZeRO-3) or reduction buffers, at the worst moment of a pass."""
     activations: int
-    """At that moment."""
+    """Bytes of activations at that moment."""
     saved: int
     """Activations and gathered weights when the backward pass begins."""
     step: int

@@ -20,7 +20,7 @@ class ZeroSettings:
     """One way to shard."""
 
     file: str
-    """As a recipe's training.deepspeed names it."""
+    """Name as in a recipe's training.deepspeed."""
     bf16: bool
     zero: DeepSpeedZeroConfig
 
@@ -31,12 +31,12 @@ class ZeroSettings:
 
     @property
     def weights_on(self) -> str:
-        """Where a rank's shard of the weights lies between uses: device, cpu or nvme."""
+        """Place of a rank's shard of the weights between uses: device, cpu or nvme."""
         return _device(self.zero.offload_param) if self.stage == 3 else "device"
 
     @property
     def optimizer_on(self) -> str:
-        """Where optimizer states lie: device, cpu or nvme."""
+        """Place of optimizer states: device, cpu or nvme."""
         return _device(self.zero.offload_optimizer)
 
     @property

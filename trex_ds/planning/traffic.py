@@ -13,7 +13,7 @@ from trex_ds.planning.settings import ZeroSettings
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of one rank; rings are assumed, in which a rank sends (world - 1) / world of what is gathered or reduced."""
+    """Traffic of one rank, in rings: a rank sends (world - 1) / world of what is gathered or reduced."""
 
     gather_bytes: int
     """Weights, in one pass (forward and backward)."""

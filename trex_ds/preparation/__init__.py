@@ -1,1 +1,1 @@
-"""Before the first training step: the model is tried, examples are cached and encoded, prompts are scored."""
+"""Preparation of a job: the model is tried, examples are cached and encoded, prompts are scored."""

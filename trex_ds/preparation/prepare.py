@@ -1,4 +1,4 @@
-"""From a recipe to the data of a job: examples, tokens and intuition scores, made once and kept in a cache folder."""
+"""Data of a job, from its recipe: examples, tokens and intuition scores, made once and kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Prepared:
     tokenizer: Any
     training_set: TrainingSet | PackedSet
     collator: Collator | PackedCollator
-    """Of the training set's items."""
+    """Collator of the training set's items."""
     questions: list[Question]
     """All evaluation examples."""
     held_out: list[Question]
@@ -82,7 +82,7 @@ class Prepared:
     mixture: dict[str, int]
     """Training rows of each task in an epoch."""
     benchmark_data: dict[str, Path]
-    """For each lm_eval task: the folder with the datasets of its evaluation."""
+    """Folders by lm_eval task: the one with the datasets of its evaluation."""
     store: Store
     indices: np.ndarray
     """The training examples of an epoch, by their places in the store."""
@@ -90,7 +90,7 @@ class Prepared:
 
     @property
     def centroids(self) -> Centroids | None:
-        """Those of the intuition scores."""
+        """Centroids of the intuition scores."""
         return self.intuition.centroids if self.intuition is not None else None
 
     @property
@@ -209,7 +209,7 @@ def _examples(recipe: Recipe, tokenizer: Any, stages: list[Stage]) -> tuple[Stor
 
 
 def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> str:
-    """Where an entry's examples are kept; changes with all that they depend on."""
+    """Cache key of an entry's examples; changes with all that they depend on."""
     config = to_dict(replace(entry, weight=1.0))
     remembered = known / content_key([config, recipe.data.mirror])
     before = remembered.read_text(encoding="utf-8") if remembered.is_file() else None
@@ -248,7 +248,7 @@ def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path
 def _split(
     recipe: Recipe, store: Store, evaluation: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Where each task's training examples lie, none of them evaluated on; those held out, and those left out."""
+    """Positions of each task's training examples, none of them evaluated on; those held out, and those left out."""
     positions: dict[str, np.ndarray] = {}
     count = recipe.evaluation.held_out if recipe.evaluation.every else 0
     for name, counts in store.counts.items():

@@ -1,4 +1,4 @@
-"""Does the error of approximating a set of target updates fall as I*J grows?  In float64, on made-up targets.
+"""Error of approximating a set of target updates, as I*J grows: in float64, on made-up targets.
 
 One update is no test: for one token T-REX's own has rank min(I, J) at most. What the paper's theory is about is many
 tokens with an update each, which together span up to I*J dimensions. So the target is a set of updates: K groups of
@@ -32,9 +32,9 @@ class Approximation:
 
     sizes: tuple[tuple[int, int], ...]
     learned: list[list[float]]
-    """Of the layer with its own router, after training, on tokens that it has not seen: (sizes, seeds)."""
+    """Errors of the layer with its own router, after training, on tokens that it has not seen: (sizes, seeds)."""
     free: list[list[float]]
-    """Of the targets themselves, where each group has the G that is best for it: (sizes, seeds)."""
+    """Errors for the targets themselves, where each group has the G that is best for it: (sizes, seeds)."""
 
     def change(self, first: int, last: int) -> Interval:
         """Mean over seeds of the logarithm of the learned error at one size over that at another before it."""
@@ -115,7 +115,7 @@ def _learned_error(targets: _Targets, num_in: int, num_out: int, steps: int, see
 
 
 def _free_error(updates: Tensor, num_in: int, num_out: int, rounds: int = 30) -> float:
-    """Of the best A and B with any G for each update: Tucker-2 of (K, m, n) by alternating eigenvectors (HOOI)."""
+    """Error of the best A and B with any G for each update: Tucker-2 of (K, m, n) by HOOI."""
     A = torch.linalg.eigh(torch.einsum("kmn,kmp->np", updates, updates))[1][:, -num_in:]
     for _ in range(rounds):
         projected = updates @ A

@@ -24,11 +24,11 @@ LEAST_SAVED = 30.0
 MOST_TIME = 1.1
 """Times LoRA's step."""
 BIASED = 0.05
-"""Where the control's whole interval is farther than this from 1, no step time is believed."""
+"""Distance from 1 beyond which the control's whole interval makes step times unbelievable."""
 BY_CHANCE = 0.05
 """How often chance may give as much as was measured, one-sided, for a claim to hold."""
 LEAST_SEEDS = 3
-"""Of a comparison, to tell anything of accuracy."""
+"""Fewest seeds of a comparison for a verdict on accuracy."""
 _BEST_LORA = "the best LoRA-based method"
 LORA_BASED = (
     *("lora", "rslora", "dora", "adalora", "vera", "randlora", "poly", "mhr"),
@@ -42,7 +42,7 @@ class Verdict:
     """One claim against one thing that it is measured against."""
 
     name: str
-    """For metrics: no spaces."""
+    """Name for metrics: no spaces."""
     claim: str
     against: str
     measured: Interval | None
@@ -56,7 +56,7 @@ class Verdict:
 
 
 def failed(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that make `--check` fail: the claim counts, could be told, and does not hold."""
+    """Verdicts that make `--check` fail: the claim counts, was decided, and does not hold."""
     return [verdict for verdict in verdicts if verdict.checked and verdict.outcome == FAILS]
 
 

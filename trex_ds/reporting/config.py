@@ -26,7 +26,7 @@ class Timing:
     pairs: Annotated[int, Field(ge=6)] = 20
     """Pairs of steps of each comparison, at most."""
     minutes: PositiveFloat = 0.5
-    """After so long a comparison begins no further pair, once it has six."""
+    """Minutes after which a comparison begins no further pair, once it has six."""
 
 
 @section
@@ -73,7 +73,7 @@ class ReportRecipe(Recipe):
     checked_here: ClassVar[tuple[str, ...]] = (*Recipe.checked_here, "report")
 
     def problems(self) -> list[str]:
-        """As the recipe's own, and names of methods that are taken or not known."""
+        """The recipe's own problems, and names of methods that are taken or not known."""
         found = super().problems()
         if self.adapter.method != "trex":
             found.append(

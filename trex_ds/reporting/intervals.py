@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-"""Of every interval in a report."""
+"""Confidence level of every interval in a report."""
 _RESAMPLES = 10_000
 _SEED = 0
 

@@ -19,7 +19,7 @@ class Report:
 
     model: str
     seed: int
-    """Of the recipe: of the data's order, and of all that is drawn."""
+    """Seed of the recipe: of the data's order, and of all that is drawn."""
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Model, method, role: parameters."""
     throughput: Throughput
@@ -28,11 +28,11 @@ class Report:
     environment: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self)
 
     def metrics(self) -> dict[str, float]:
-        """For a tracker."""
+        """Metrics for a tracker."""
         found: dict[str, float] = {}
         for verdict in self.verdicts:
             found[f"report/{verdict.name}/holds"] = {"holds": 1.0, "does not hold": 0.0}.get(verdict.outcome, -1.0)
@@ -51,14 +51,14 @@ class Report:
 
 
 def place(report: Report) -> str:
-    """When, on what and with which seed it was measured, in a line."""
+    """Date, hardware and seed of the measurement, in a line."""
     where = report.environment
     hardware = f"{where['ranks']} ranks, {where['cpu']}, {', '.join(where['gpus']) or 'no GPU'}"
     return f"{where['date']}, {hardware}, seed {report.seed}"
 
 
 def versions(report: Report) -> str:
-    """Of the packages that it was measured with, in a line."""
+    """Versions of the packages that it was measured with, in a line."""
     return ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items())
 
 

@@ -1,4 +1,4 @@
-"""Do clusters mean something, and do experts specialize by cluster?  Both against what chance gives.
+"""Meaning of clusters, and specialization of experts by cluster, against what chance gives.
 
 For clusters chance is a permutation of labels. For experts it is not: prompts of a cluster are alike, so that any
 router gives them weights that are alike, even one that has learned nothing. There chance is a router of random weights.
@@ -31,7 +31,7 @@ MOST_PROMPTS = 512
 
 
 RANDOM_ROUTERS = 19
-"""So many that one that is like them lies above all of them with a chance of 1 in 20."""
+"""Number of random routers: one that is like them lies above all of them with a chance of 1 in 20."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Specialization:
 
     adapter: str
     routing: AgainstChance
-    """Of G as a whole. The intuition in it depends on the prompt's place among the clusters from the first step on."""
+    """Result for G as a whole, whose intuition depends on the prompt's cluster from the first step on."""
     token_routing: AgainstChance | None
-    """Of the token router's shares alone, against routers of random weights; None without a token router."""
+    """Result for the token router's shares alone, against routers of random weights; None without a token router."""
 
 
 def specialization(folder: Path, prepared: Prepared, seed: int) -> Specialization:
@@ -130,7 +130,7 @@ def _between(weights: np.ndarray, clusters: np.ndarray, seed: int) -> AgainstCha
 
 
 def _against_random(shares: np.ndarray, random: np.ndarray, clusters: np.ndarray) -> AgainstChance:
-    """Of shares (prompts, pairs) and those of random routers (draws, prompts, pairs)."""
+    """Compare shares (prompts, pairs) with those of random routers (draws, prompts, pairs)."""
     by_chance = [between_clusters(draw, clusters) for draw in random]
     return _to_chance(between_clusters(shares, clusters), by_chance, clusters)
 
@@ -163,7 +163,7 @@ class _RandomRouters:
         return self._drawn[id(weight)]
 
     def shares(self, router: TRexRouter, a: Tensor, x: Tensor) -> Tensor:
-        """Their token shares in the router's place, means over tokens: (RANDOM_ROUTERS, pairs).
+        """Token shares of random routers in the router's place, means over tokens: (RANDOM_ROUTERS, pairs).
 
         Args:
             router: the trained one, with a token routing.
@@ -179,19 +179,19 @@ class _RandomRouters:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Of one adapted linear, means over a prompt's tokens."""
+    """Weights of one adapted linear, means over a prompt's tokens."""
 
     G: np.ndarray
     """(pairs,)"""
     shares: np.ndarray
     """The token router's, (pairs,); (0,) without one."""
     random: np.ndarray
-    """Those of random routers, (draws, pairs); (draws, 0) without a token router."""
+    """Shares of random routers, (draws, pairs); (draws, 0) without a token router."""
 
 
 @torch.no_grad()
 def _routing(model: Any, ids: Sequence[int], scores: Tensor, draws: _RandomRouters) -> list[_Weights]:
-    """Of each adapted linear, in order."""
+    """Weights of each adapted linear, in order."""
     with _watched(model, draws) as found:
         batch = torch.tensor([list(ids)], device=model.device)
         model(input_ids=batch, intuition=scores.unsqueeze(0).to(model.device), use_cache=False, logits_to_keep=1)

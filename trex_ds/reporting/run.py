@@ -33,7 +33,7 @@ from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
 
 FOLDER = "report"
-"""In output_dir."""
+"""Folder of the report in output_dir."""
 _CLAIMED_MODEL = "LLaMA-2-7B"
 
 log = logging.getLogger(__name__)

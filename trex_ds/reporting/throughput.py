@@ -40,7 +40,7 @@ class Comparison:
     method: str
     baseline: str
     ratios: list[float]
-    """Of each pair: the method's seconds over the baseline's."""
+    """Ratio of each pair: the method's seconds over the baseline's."""
     median: Interval
     lower_quartile: float
     upper_quartile: float
@@ -61,12 +61,12 @@ class Throughput:
     warm_up_steps: int
     comparisons: list[Comparison]
     peak_bytes: Mapping[str, int]
-    """By method, of the rank that needs most: the peak of a step while no other engine is alive, above what the
+    """Peak by method, of the rank that needs most: the peak of a step while no other engine is alive, above what the
     process held before there was any. Allocated by torch on a GPU, else resident."""
 
 
 def order(pairs: int) -> list[tuple[int, int]]:
-    """Which of two goes first and which second in each pair: A B B A A B ..., so that a drift meets both alike."""
+    """Order of the two in each pair: A B B A A B ..., so that a drift meets both alike."""
     return [(0, 1) if pair % 2 == 0 else (1, 0) for pair in range(pairs)]
 
 
@@ -98,7 +98,7 @@ def measure(
 
 
 class _Bench:
-    """At most two engines, which take their steps on the same batches."""
+    """Bench of at most two engines, which take their steps on the same batches."""
 
     def __init__(self, recipe: Recipe, timing: Timing, methods: Mapping[str, Any], prepared: Prepared):
         self._recipe, self._timing, self._methods, self._prepared = recipe, timing, methods, prepared

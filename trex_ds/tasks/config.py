@@ -1,4 +1,4 @@
-"""Which tasks a recipe trains and evaluates on."""
+"""Tasks that a recipe trains and evaluates on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which form an adapter's prompts were put to it, as its folder records it."""
+"""The form in which an adapter's prompts were put to it, as its folder records it."""
 
 from __future__ import annotations
 

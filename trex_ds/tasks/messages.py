@@ -1,4 +1,4 @@
-"""From the messages of a conversation to its turns: which there are, what they may say, and which are learned."""
+"""Turns of a conversation, from its messages: which there are, what they may say, and which are learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From one row of data to one example.
+"""Conversion of one row of data to one example.
 
 A row has a prompt with its answer, or the messages of a conversation:
 
@@ -23,7 +23,7 @@ _IN_PROMPT = ("prompt", "answer", "system")  # what messages take the place of
 _MOST_DIGITS = 100
 
 Row = tuple[str, bytes | Mapping[str, Any]]
-"""Where it stands, for errors, and what it is: a line of JSON still to be read, or the values by column."""
+"""Place of a row, for errors, and its content: a line of JSON still to be read, or the values by column."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Where tasks come from: one entry in `SOURCES` for each prefix of `TaskConfig.source`."""
+"""Sources of tasks: one entry in `SOURCES` for each prefix of `TaskConfig.source`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the rows of a table to training and evaluation examples, in memory that does not grow with the table."""
+"""Splitting of a table's rows into training and evaluation examples, in memory that does not grow with the table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Table:
     """Rows that can be read more than once."""
 
     name: str
-    """As errors and warnings call it."""
+    """Name in errors and warnings."""
     rows: Callable[[], Iterator[Row]]
     """Reads them, from the first."""
 

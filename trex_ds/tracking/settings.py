@@ -1,4 +1,4 @@
-"""Where a job is tracked."""
+"""The place where a job is tracked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SQLITE = "sqlite:///"
 
 @section
 class TrackingConfig:
-    """Where metrics go: one MLflow run a job, and metrics.jsonl in the run's folder."""
+    """Tracking of metrics: one MLflow run a job, and metrics.jsonl in the run's folder."""
 
     experiment: Annotated[str, Field(min_length=1)] = "trex_ds"
     """MLflow experiment; made if it does not exist."""

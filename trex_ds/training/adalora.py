@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 
 class RankAllocation(TrainerCallback):
-    """Has PEFT take ranks away after each optimizer step, while the step's gradients are still there.
+    """Lets AdaLoRA prune after each optimizer step, while the step's gradients are still there.
 
     DeepSpeed's engine drops them within its own step, before any of the Trainer's callbacks, so that the
     optimizer itself has to call. Without ZeRO and in float32 it is torch's and holds the parameters themselves.

@@ -45,7 +45,7 @@ class Context:
     """What a run belongs to; by default to nothing."""
 
     parent: Tracker | None = None
-    """Its MLflow run has this run below it."""
+    """Tracker whose MLflow run has this run below it."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """More MLflow tags; they win over the run's own."""
     base: Evaluation | None = None
@@ -210,7 +210,7 @@ def make_trainer(
 
 
 def training_arguments(recipe: Recipe) -> Any:
-    """As long as the result lives, transformers shards models while it loads them (under ZeRO-3)."""
+    """Make the Trainer's arguments; while they live, transformers shards models as it loads them (under ZeRO-3)."""
     from transformers import TrainingArguments
 
     training = recipe.training

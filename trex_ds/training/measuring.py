@@ -111,7 +111,7 @@ class Measurements:
         return result
 
     def _marked(self, result: Evaluation) -> Evaluation:
-        """It, with the names of the tasks that no row is trained on."""
+        """Add to a result the names of the tasks that no row is trained on."""
         names = {item.task for item in result.items}
         return replace(result, untrained=frozenset(name for name in names if not self._prepared.mixture.get(name)))
 

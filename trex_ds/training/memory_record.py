@@ -70,7 +70,7 @@ class MemoryRecord:
 
 
 def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:
-    """For a tracker: the most that a rank holds of each role and of optimizer states, and its peak; bytes."""
+    """Metrics for a tracker: the most that a rank holds of each role and of optimizer states, and its peak; bytes."""
     name = moment.replace(" ", "_")
     most = {role.replace(" ", "_"): max(h.roles[role].held_bytes for h in ranks) for role in ranks[0].roles}
     most |= {"optimizer": max(h.optimizer_bytes for h in ranks), "peak": max(h.peak_bytes for h in ranks)}

@@ -30,7 +30,7 @@ class Recipe:
     output_dir: str
     """Folder for the adapter, checkpoints, evaluations and metrics."""
     tasks: Annotated[list[TaskConfig], Field(min_length=1)]
-    """Where examples come from, and how often each is seen."""
+    """Sources of examples, and how often each is seen."""
     seed: NonNegativeInt = 0
     """Seed of the adapter's initialization, of the mixture and of the order of the data."""
     model: ModelConfig = Field(default_factory=ModelConfig)

@@ -57,7 +57,7 @@ class Summary:
     """Training rows of each task in an epoch."""
     steps: int
     seconds: float
-    """Of the whole job, from the start of the process group to the saved adapter."""
+    """Seconds of the whole job, from the start of the process group to the saved adapter."""
     adapter: Path
 
     def examples(self) -> list[Example]:

@@ -38,9 +38,9 @@ class Seen:
     """What a trainer has trained on so far, all ranks together."""
 
     tokens: int
-    """Those that are not padding."""
+    """Tokens that are not padding."""
     checksum: str
-    """Of every rank's batches in their order: equal for runs that saw the same tokens in the same order."""
+    """Checksum of every rank's batches in their order: equal for runs that saw the same tokens in the same order."""
 
 
 class TRexTrainer(Trainer):

@@ -65,7 +65,7 @@ def _alike(process_docs: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @contextmanager
 def _uncached() -> Iterator[None]:
-    """Without datasets' files of earlier results, which may have been drawn otherwise."""
+    """Switch off datasets' files of earlier results, which may have been drawn otherwise."""
     import datasets
 
     before = datasets.is_caching_enabled()

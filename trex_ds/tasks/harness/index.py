@@ -24,7 +24,7 @@ _NEAREST = 3
 
 @cache
 def folders() -> dict[str, str]:
-    """By every name that lm-eval has: the folder of its YAML files and of all that it expands to.
+    """Map every name that lm-eval has to the folder of its YAML files and of all that it expands to.
 
     Reading all of lm-eval's 14,000 files takes up to half a minute, so this is kept in the user's cache folder.
     """

@@ -21,9 +21,9 @@ class Loaded:
     """Tasks of lm-eval, ready to render and to evaluate."""
 
     tasks: dict[str, Any]
-    """By the name of the single task: lm-eval's ConfigurableTask."""
+    """Single tasks by name: lm-eval's ConfigurableTask."""
     members: dict[str, tuple[str, ...]]
-    """By each name that was asked for: the single tasks that it expands to."""
+    """Members by each name that was asked for: the single tasks that it expands to."""
     groups: dict[str, Any]
     """lm-eval's Group objects among them and within them, by name."""
 
@@ -85,7 +85,7 @@ class _DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class _Shelf:
-    """Where datasets are taken from and kept."""
+    """Places that datasets are taken from and kept in."""
 
     mirror: str | Path | None
     copies: Path | None

@@ -1,4 +1,4 @@
-"""From a document of lm-evaluation-harness to a prompt and its answer, by the task's own requests."""
+"""Turns a document of lm-evaluation-harness into a prompt and its answer, by the task's own requests."""
 
 from __future__ import annotations
 

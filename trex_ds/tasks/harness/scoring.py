@@ -61,7 +61,7 @@ def _has(group: Any, task: Any) -> bool:
 
 
 def _averaged_filters(group: Any) -> list[str]:
-    """Those that the group's own metrics name; most name none, and are averaged under all."""
+    """Filters that the group's own metrics name; most name none, and are averaged under all."""
     return [name for metric in group.aggregate_metric_list or () for name in metric.filter_list or ()]
 
 
