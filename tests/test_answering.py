@@ -11,8 +11,9 @@ import pytest
 
 from tests.data.tokenizers import CHATML, make_tokenizer
 from trex_ds import answering
+from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.answering import Answerer
-from trex_ds.tasks.forms import forms_of, read_forms, write_forms
+from trex_ds.tasks.forms import forms_of
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "answer.py"
 
@@ -45,9 +46,9 @@ def test_forms_of_what_is_trained_on(tmp_path):
     only_evaluated = {"source": "lm_eval:copa", "train_examples": 0}
     assert forms_of([PLAIN, CHAT, only_evaluated], True) == {"plain": ["lm_eval:boolq"], "chat": ["gym:spell_backward"]}
     assert forms_of([CHAT, only_evaluated], False) == {"line": ["gym:spell_backward"]}
-    assert read_forms(tmp_path) is None
-    write_forms(forms_of([PLAIN], True), tmp_path)
-    assert read_forms(tmp_path) == {"plain": ["lm_eval:boolq"]}
+    assert AdapterFolder(tmp_path).forms is None
+    AdapterFolder(tmp_path).write_forms(forms_of([PLAIN], True))
+    assert AdapterFolder(tmp_path).forms == {"plain": ["lm_eval:boolq"]}
 
 
 @pytest.mark.parametrize(

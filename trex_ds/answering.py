@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
+from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.adapters.loading import load_adapted
 from trex_ds.data.encoding import encode_prompt
 from trex_ds.evaluation.batches import length_batches
 from trex_ds.evaluation.generation import answer
-from trex_ds.intuition.centroids import CENTROIDS_FILE
 from trex_ds.intuition.scorer import Intuition
-from trex_ds.lm_evaluation.arguments import TASKS_FILE, adapter_files
 from trex_ds.modeling.base import fetch_base_model, load_base_model, load_tokenizer
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.identity import check_base
 from trex_ds.tasks.base import Example
-from trex_ds.tasks.forms import Forms, forms_of, is_plain, read_forms
+from trex_ds.tasks.forms import Forms, forms_of, is_plain
 
 
 class Answerer:
@@ -59,14 +56,14 @@ class Answerer:
             ValueError: if base model or embedder cannot be opened, or the base model is not the adapter's.
         """
         folder = Path(folder)
-        needed = adapter_files(folder)
-        for name in needed:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
-                    "launch/train.py wrote, or copy it again"
-                )
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        own = AdapterFolder(folder)
+        for name in own.missing():
+            raise FileNotFoundError(
+                f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
+                "launch/train.py wrote, or copy it again"
+            )
+        recipe = own.recipe
+        assert recipe is not None, "not among the missing"
         config = ModelConfig(**recipe["model"])
         if model is not None:
             config = replace(config, name=model, revision=None)
@@ -78,15 +75,15 @@ class Answerer:
             raise ValueError(f"the base model of {folder} cannot be loaded: {'; '.join(problems)}{moved}")
         fetch_base_model(config)
         check_base(config, folder)
-        intuition = Intuition.from_adapter(folder) if CENTROIDS_FILE in needed else None
+        intuition = Intuition.from_adapter(folder) if own.has_centroids else None
         base = load_base_model(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         adapted = load_adapted(base, folder).to(device).eval()
         # Its own, since the base model's may have got another chat template after the adapter was trained.
-        own = (folder / "tokenizer_config.json").is_file()
-        tokenizer = load_tokenizer(str(folder)) if own else load_tokenizer(config.name, config.revision)
-        tasks = json.loads((folder / TASKS_FILE).read_text(encoding="utf-8")) if TASKS_FILE in needed else None
-        forms = read_forms(folder)
+        saved = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(str(folder)) if saved else load_tokenizer(config.name, config.revision)
+        tasks = own.tasks if own.answers_by_task else None
+        forms = own.forms
         if forms is None:
             forms = forms_of(recipe.get("tasks", ()), tokenizer.chat_template is not None)
         data = recipe["data"]

@@ -16,7 +16,7 @@ from trex_ds import TRexConfig, bf16_matmul
 from trex_ds.adapters.counts import count
 from trex_ds.adapters.loading import WEIGHTS_FILE, adapt, load_adapted
 from trex_ds.adapters.sections import SECTIONS
-from trex_ds.training.adapter_files import load_adapter
+from trex_ds.training.saving import load_adapter
 
 
 def refused_without_each_kind(folder: Path, model) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.intuition.planted import DIMENSION, planted_centroids
-from trex_ds.intuition.centroids import CENTROIDS_FILE, Centroids, score_statistics
+from trex_ds.adapter_folder import CENTROIDS_FILE
+from trex_ds.intuition.centroids import Centroids, score_statistics
 
 
 @pytest.fixture

@@ -63,8 +63,8 @@ def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(answers, folder)
     """The recipe names a folder that now holds another model."""
     del answers
     from trex_ds.config import read_recipe
-    from trex_ds.training.adapter_files import write_identity
     from trex_ds.training.recipe import Recipe
+    from trex_ds.training.saving import write_identity
 
     write_other_model(folder / "model")
     recipe = read_recipe(Recipe, ["--config", str(write_recipe(folder))], "")
@@ -73,6 +73,6 @@ def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(answers, folder)
     with pytest.raises(
         ValueError, match=r"model.name: the checkpoint in .* was trained on .*: weights \w+, not \w+; name"
     ):
-        write_identity(going_on, folder / "run")
-    write_identity(recipe, folder / "run")
-    write_identity(going_on, folder / "run")
+        write_identity(going_on.model, folder / "run", resumed=True)
+    write_identity(recipe.model, folder / "run", resumed=False)
+    write_identity(going_on.model, folder / "run", resumed=True)

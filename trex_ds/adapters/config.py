@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from peft import PeftConfig
 
+from trex_ds.adapter_folder import CENTROIDS_FILE
 from trex_ds.adapters.peft_type import add_peft_type
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.trex_router import (
@@ -19,7 +20,7 @@ from trex_ds.adapters.trex_router import (
     initial_map,
     matching_scale,
 )
-from trex_ds.intuition.centroids import CENTROIDS_FILE, Centroids
+from trex_ds.intuition.centroids import Centroids
 
 add_peft_type("TREX")
 

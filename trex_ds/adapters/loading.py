@@ -20,10 +20,9 @@ from peft import (
 from peft.tuners.poly import PolyLayer
 from torch import Tensor
 
+from trex_ds.adapter_folder import WEIGHTS_FILE
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
 from trex_ds.bf16_matmul import use_float32_products
-
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel:

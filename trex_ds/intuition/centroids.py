@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trex_ds.adapter_folder import CENTROIDS_FILE
 from trex_ds.files import atomic_path
 from trex_ds.intuition.embedder import EmbedderIdentity, tensor_digest
-
-CENTROIDS_FILE = "centroids.safetensors"
 
 _HEADER_KEY = "trex_ds.centroids"
 _STD_FLOOR = 1e-4

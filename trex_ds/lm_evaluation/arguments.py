@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
 from trex_ds.config import ConfigError
 from trex_ds.files import make_writable
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.harness.index import name_problem
 
-LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
-TASKS_FILE = "tasks.json"
-"""Names of the tasks that an adapter learned apart, in the order of their numbers."""
-
-_BY_TASK = "POLY"
 _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not tell of which task a question is"
-
-
-def adapter_files(folder: Path) -> tuple[str, ...]:
-    """What the `adapter/` folder of a training run must hold; the centroids or tasks that the adapter names too."""
-    file = folder / LORA_FILES[0]
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    found = [*LORA_FILES, "recipe.yaml"]
-    if config is None or config.get("centroids_fingerprint") is not None:
-        found.insert(2, "centroids.safetensors")
-    if config is not None and config.get("peft_type") == _BY_TASK:
-        found.append(TASKS_FILE)
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -134,9 +117,8 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
         found = [] if arguments.model is None else _base_problems(arguments.model)
         if arguments.lora is not None:
             found.append("--lora: not together with --adapter; give one of the two")
-        needed = adapter_files(Path(arguments.adapter))
-        found += _missing("--adapter", arguments.adapter, needed)
-        if TASKS_FILE in needed:
+        found += _missing("--adapter", arguments.adapter)
+        if AdapterFolder(Path(arguments.adapter)).answers_by_task:
             ask = "ask it with launch/answer.py --task NAME"
             found.append(f"--adapter: {arguments.adapter} {_CANNOT_ASK}; {ask}")
         return found
@@ -145,16 +127,12 @@ def _model_problems(arguments: BenchmarkArguments) -> list[str]:
         return [f"--adapter or --model: one of them is needed{beside_lora}"]
     found = _base_problems(arguments.model)
     if arguments.lora is not None:
-        missing = _missing("--lora", arguments.lora, LORA_FILES)
-        found += missing
-        if not missing:
-            kind = json.loads((Path(arguments.lora) / "adapter_config.json").read_text(encoding="utf-8")).get(
-                "peft_type"
-            )
-            if kind == "TREX":
-                found.append(f"--lora: {arguments.lora} holds a T-REX adapter; give it as --adapter, without --model")
-            if kind == _BY_TASK:
-                found.append(f"--lora: {arguments.lora} {_CANNOT_ASK}; give an adapter of another method")
+        lora = AdapterFolder(Path(arguments.lora))
+        found += _missing("--lora", arguments.lora, peft_only=True)
+        if lora.is_trex:
+            found.append(f"--lora: {arguments.lora} holds a T-REX adapter; give it as --adapter, without --model")
+        if lora.answers_by_task:
+            found.append(f"--lora: {arguments.lora} {_CANNOT_ASK}; give an adapter of another method")
     return found
 
 
@@ -162,13 +140,13 @@ def _base_problems(model: ModelConfig) -> list[str]:
     return [f"--model: {problem.removeprefix('name: ')}" for problem in model.problems_here()]
 
 
-def _missing(option: str, folder: str, names: Sequence[str]) -> list[str]:
+def _missing(option: str, folder: str, *, peft_only: bool = False) -> list[str]:
     if not Path(folder).is_dir():
         return [f"{option}: no folder {folder!r} in {Path.cwd()}"]
-    missing = [name for name in names if not (Path(folder) / name).is_file()]
+    missing = AdapterFolder(Path(folder)).missing(peft_only=peft_only)
     if not missing:
         return []
-    inner = Path(folder) / "adapter"  # where a training run's folder has it
-    meant = all((inner / name).is_file() for name in names)
+    inner = Path(folder) / ADAPTER_FOLDER  # where a training run's folder has it
+    meant = not AdapterFolder(inner).missing(peft_only=peft_only)
     hint = f"did you mean {inner}?" if meant else "copy it again from where it was saved"
     return [f"{option}: {folder} has no {', '.join(missing)}; {hint}"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.console import console
 from trex_ds.evaluation.accuracy import Estimate, estimate, mean_over_tasks
 from trex_ds.tasks.harness.index import folders, leaf_configs
@@ -93,10 +93,7 @@ def means_of(rows: Sequence[Row]) -> list[Row]:
 
 def trained_tasks(adapter: str | None, loaded: Loaded) -> set[str] | None:
     """The single tasks of lm-eval that the recipe in an adapter's folder has training examples of; None without one."""
-    file = Path(adapter or "") / "recipe.yaml"
-    if adapter is None or not file.is_file():
-        return None
-    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("tasks")
+    entries = None if adapter is None else (AdapterFolder(Path(adapter)).recipe or {}).get("tasks")
     if entries is None:
         return None
     found: set[str] = set()

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapter_folder import IDENTITY_FILE
 from trex_ds.files import atomic_path
 from trex_ds.modeling.base import model_location
 from trex_ds.modeling.config import ModelConfig
 
 log = logging.getLogger(__name__)
 
-IDENTITY_FILE = "base_model.json"
 
 _WEIGHTS = (
     ("model.safetensors", "model.safetensors.index.json"),

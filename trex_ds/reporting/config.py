@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
+from trex_ds.adapter_folder import CONFIG_FILE, AdapterFolder
 from trex_ds.adapters.counts import EQUAL_LORA, TARGETS
 from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig
 from trex_ds.config import section
@@ -56,8 +57,8 @@ class ReportConfig:
 
     def problems_here(self) -> list[str]:
         """A folder without an adapter."""
-        if self.adapter is not None and not (Path(self.adapter) / "adapter_config.json").is_file():
-            return [f"adapter: no adapter_config.json in {self.adapter!r}; name a folder that training has saved"]
+        if self.adapter is not None and AdapterFolder(Path(self.adapter)).config is None:
+            return [f"adapter: no {CONFIG_FILE} in {self.adapter!r}; name a folder that training has saved"]
         return []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.table import Table as RichTable
 
+from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
 from trex_ds.adapters.architectures import ARCHITECTURES
 from trex_ds.adapters.counts import EQUAL_LORA, count, equal_parameter_rank, model_config
 from trex_ds.config import ConfigError, to_dict
@@ -30,7 +31,7 @@ from trex_ds.reporting.result import Report, verdict_table
 from trex_ds.reporting.routing import Specialization, cluster_meaning, specialization
 from trex_ds.reporting.throughput import Throughput, measure
 from trex_ds.tracking.tracker import Tracker
-from trex_ds.training.job import ADAPTER_FOLDER, Context, log_origin
+from trex_ds.training.job import Context, log_origin
 
 FOLDER = "report"
 """Folder of the report in output_dir."""
@@ -138,7 +139,7 @@ def _throughput(recipe: ReportRecipe, methods: dict[str, Any], prepared: Prepare
 def _specialization(recipe: ReportRecipe, prepared: Prepared) -> Specialization | str:
     """What an adapter's routing shows, or why it could not be looked at."""
     folder = Path(recipe.report.adapter or Path(recipe.output_dir) / ADAPTER_FOLDER)
-    if not (folder / "adapter_config.json").is_file():
+    if AdapterFolder(folder).config is None:
         return f"no trained adapter in {folder}: run launch/train.py first, or name one with --report.adapter DIR"
     try:
         return specialization(folder, prepared, recipe.seed)

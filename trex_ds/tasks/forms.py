@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
-
-from trex_ds.files import atomic_path
-
-FORMS_FILE = "prompts.json"
 
 Form = Literal["chat", "line", "plain"]
 """chat: in the tokenizer's chat template; line: ended by a line break, for want of a template; plain: as it stands."""
@@ -30,18 +24,6 @@ def forms_of(tasks: Sequence[Mapping[str, Any]], has_template: bool) -> Forms:
             plain = entry["source"].startswith("lm_eval:")
             found.setdefault("plain" if plain else "chat" if has_template else "line", []).append(entry["source"])
     return found
-
-
-def write_forms(forms: Forms, folder: Path) -> None:
-    """Record them in an adapter's folder."""
-    with atomic_path(folder / FORMS_FILE) as temporary:
-        temporary.write_text(json.dumps(forms, indent=1), encoding="utf-8")
-
-
-def read_forms(folder: Path) -> Forms | None:
-    """What `write_forms` recorded in `folder`; None in one from before there was such a file."""
-    file = folder / FORMS_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def is_plain(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trex_ds.adapter_folder import ADAPTER_FOLDER, RECIPE_FILE, AdapterFolder
 from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.loading import adapt
 from trex_ds.config import flatten, to_dict
@@ -29,15 +30,13 @@ from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.adalora import RankAllocation
-from trex_ds.training.adapter_files import RECIPE_FILE, save_adapter, write_identity, write_recipe, write_tasks
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.recipe import Recipe
+from trex_ds.training.saving import save_adapter, write_identity, write_tasks
 from trex_ds.training.step_lines import StepLines
 from trex_ds.training.summary import Summary, print_summary
 from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
-
-ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -246,10 +245,11 @@ def _median(intervals: list[dict[str, float]], name: str) -> float:
 
 
 def _write_start(recipe: Recipe, prepared: Prepared) -> None:
-    write_recipe(recipe, Path(recipe.output_dir))
-    write_identity(recipe, Path(recipe.output_dir))
-    write_data(describe_data(recipe, prepared.store, prepared.indices), Path(recipe.output_dir))
+    output = Path(recipe.output_dir)
+    AdapterFolder(output).write_recipe(to_dict(recipe))
+    write_identity(recipe.model, output, resumed=recipe.training.resume)
+    write_data(describe_data(recipe, prepared.store, prepared.indices), output)
     if prepared.centroids is not None:
-        prepared.centroids.save(recipe.output_dir)
+        prepared.centroids.save(output)
     if recipe.adapter.needs_tasks:
-        write_tasks(prepared.tasks, Path(recipe.output_dir))
+        write_tasks(prepared.tasks, output)

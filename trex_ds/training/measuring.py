@@ -19,7 +19,7 @@ from trex_ds.files import atomic_path
 from trex_ds.modeling.zero3 import whole_weights
 from trex_ds.tasks.source import load_benchmarks
 from trex_ds.tracking.tracker import Tracker
-from trex_ds.training.adapter_files import load_adapter, save_adapter
+from trex_ds.training.saving import load_adapter, save_adapter
 
 if TYPE_CHECKING:
     from trex_ds.preparation.prepare import Prepared

@@ -23,7 +23,7 @@ from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
 from trex_ds.modeling.held import reset_peak
 from trex_ds.training.adalora import orthogonality_loss
-from trex_ds.training.adapter_files import is_sharded, whole_adapter
+from trex_ds.training.saving import is_sharded, whole_adapter
 
 if TYPE_CHECKING:
     from trex_ds.training.measuring import Measurements

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -11,23 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trex_ds.adapters.loading import WEIGHTS_FILE, set_weights
+from trex_ds.adapter_folder import IDENTITY_FILE, TASKS_FILE, WEIGHTS_FILE, AdapterFolder
+from trex_ds.adapters.loading import set_weights
 from trex_ds.config import to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.files import atomic_path
-from trex_ds.lm_evaluation.arguments import TASKS_FILE
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.held import BASE, role_of
-from trex_ds.modeling.identity import IDENTITY_FILE, BaseIdentity, base_identity
-from trex_ds.tasks.forms import forms_of, write_forms
+from trex_ds.modeling.identity import BaseIdentity, base_identity
+from trex_ds.tasks.forms import forms_of
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
-
-RECIPE_FILE = "recipe.yaml"
 
 
 def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
@@ -40,14 +37,14 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
         if rank() == 0:
             _refuse_empty_tensors(temporary / WEIGHTS_FILE)
             (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle, and the recipe says it all
-            write_recipe(recipe, temporary)
-            write_forms(
-                forms_of(to_dict(recipe)["tasks"], trainer.processing_class.chat_template is not None), temporary
-            )
+            written = AdapterFolder(temporary)
+            written.write_recipe(to_dict(recipe))
+            written.write_forms(forms_of(to_dict(recipe)["tasks"], trainer.processing_class.chat_template is not None))
+            run = AdapterFolder(Path(recipe.output_dir))
             if recipe.adapter.needs_tasks:
-                shutil.copy(Path(recipe.output_dir) / TASKS_FILE, temporary)
-            if (identity := Path(recipe.output_dir) / IDENTITY_FILE).is_file():
-                shutil.copy(identity, temporary)
+                shutil.copy(run.file(TASKS_FILE), temporary)
+            if run.file(IDENTITY_FILE).is_file():
+                shutil.copy(run.file(IDENTITY_FILE), temporary)
 
 
 def load_adapter(model: Any, folder: Path) -> None:
@@ -91,38 +88,35 @@ def whole_adapter(model: Any, modifier_rank: int | None = None) -> AbstractConte
     return deepspeed.zero.GatheredParameters(own, modifier_rank=modifier_rank)
 
 
-def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """The resolved recipe as `folder`/recipe.yaml."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / RECIPE_FILE) as temporary:
-        temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 def write_tasks(tasks: Sequence[str], folder: Path) -> None:
-    """The names of the tasks in the order of their numbers, as `folder`/tasks.json.
+    """Record the names of the tasks in the order of their numbers, as `folder`/tasks.json.
 
     Raises:
         ValueError: if an earlier job of the folder, which this one goes on from, numbered others.
     """
-    file = folder / TASKS_FILE
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    run = AdapterFolder(folder)
+    before = run.tasks
     if before is not None and before != list(tasks) and any(folder.glob("checkpoint-*")):
         raise ValueError(
-            f"tasks: {file} numbers {before}, which the adapter was trained with so far, but the recipe has "
-            f"{list(tasks)}; use the same tasks, or start again in another output_dir"
+            f"tasks: {run.file(TASKS_FILE)} numbers {before}, which the adapter was trained with so far, but the "
+            f"recipe has {list(tasks)}; use the same tasks, or start again in another output_dir"
         )
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(list(tasks)), encoding="utf-8")
+    run.write_tasks(tasks)
 
 
-def write_identity(recipe: Recipe, folder: Path) -> None:
-    """What the base model is, as `folder`/base_model.json.
+def write_identity(model: ModelConfig, folder: Path, *, resumed: bool) -> None:
+    """Record what the base model is, as `folder`/base_model.json.
+
+    Args:
+        model: the base model.
+        folder: of the run.
+        resumed: whether the job goes on from a checkpoint in it.
 
     Raises:
         ValueError: if an earlier job of the folder, which this one goes on from, had another base model.
     """
-    found = base_identity(recipe.model)
-    before = BaseIdentity.load(folder) if recipe.training.resume else None
+    found = base_identity(model)
+    before = BaseIdentity.load(folder) if resumed else None
     if found is None:
         (folder / IDENTITY_FILE).unlink(missing_ok=True)
         return
