@@ -1,6 +1,7 @@
 # make quickstart   fresh machine -> environment -> the main job on an embedded default -> a table of results
 # make test         fresh machine -> environment -> the test suite
-# make check        lint, formatting and types; Dockerfiles, compose files and shell scripts
+# make test-fast    the tests that start no processes, without the battery over model families
+# make check        lint, formatting, types, spelling and links; Dockerfiles, compose files and shell scripts
 # make gpu-check    on a machine with a GPU: equality tests and short trainings on it
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +16,7 @@ export TOKENIZERS_PARALLELISM = false
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check gpu-check environment clean
+.PHONY: quickstart test test-fast check gpu-check environment clean
 
 environment: $(VENV)/.installed
 
@@ -36,15 +37,24 @@ quickstart: environment
 test: environment check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-fast: environment
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ranks and not families and not slow"
+
 check: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell --dictionary=- --dictionary=tools/american.txt
+	$(BIN)/python tools/references.py
+	$(BIN)/python tools/docstrings.py trex_ds launch benchmarks docs tools tests
 	$(BIN)/hadolint docker/Dockerfile docker/mlflow.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.two_nodes.yaml
 	$(BIN)/shellcheck .ci/run $(wildcard launch/slurm/*.sbatch)
 
-gpu-check: environment
+gpu-test-fast: environment
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ranks and not families and not slow"
+
+check: environment
 	$(BIN)/python benchmarks/gpu_check.py
 
 clean:

@@ -1,4 +1,4 @@
-"""Links and code references of Markdown files that lead nowhere: python tools/references.py [FILE ...]
+"""Links and code references of Markdown files that lead nowhere: python tools/references.py [FILE ...].
 
 Checked are relative links with their anchors, and code references such as `trex_ds/files.py:atomic_path` or
 `trex_ds/training/trainer.py:TRexTrainer.compute_loss`. Without files: every Markdown file of the repository.
