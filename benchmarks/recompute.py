@@ -29,7 +29,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.files import atomic_path
 from trex_ds.tasks.base import right_choice
-from trex_ds.tasks.source import read_examples
+from trex_ds.tasks.source import source_of
 
 
 def main() -> None:
@@ -64,7 +64,9 @@ def read_scores(file: Path) -> Scores:
 
 def evaluation_examples(recipe: CompareRecipe, mirror: str | None) -> Evaluation:
     """Not answered."""
-    examples = (example for task in recipe.tasks for split, example in read_examples(task, mirror) if split != "train")
+    examples = (
+        example for task in recipe.tasks for split, example in source_of(task, mirror).examples() if split != "train"
+    )
     return Evaluation([Item(e.task, e.text, e.answer, "", 0.0, right_choice(e)) for e in examples])
 
 

@@ -11,7 +11,7 @@ import pytest
 from trex_ds.comparison.config import CompareRecipe
 from trex_ds.config import read_recipe
 from trex_ds.modeling.embedded import SMOLLM2
-from trex_ds.tasks.harness.index import leaf_configs, name_problem
+from trex_ds.tasks.harness.index import leaf_configs, name_problem, refusal
 from trex_ds.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_paper_recipe_names_its_fourteen_tasks_and_bbh(monkeypatch):
     others = {task.source.removeprefix("lm_eval:") for task in recipe.tasks if task.train_examples == 0}
     assert trained == PAPER
     assert others == {"bbh_zeroshot"}
-    assert [name_problem(name) for name in trained | others] == [None] * 15
+    assert [name_problem(name) or refusal(name) for name in trained | others] == [None] * 15
     expanded = {name: leaf_configs(name) for name in trained | others}
     several = {name: len(tasks) for name, tasks in expanded.items() if set(tasks) != {name}}
     assert several == {"anli": 3, "mmlu": 57, "bbh_zeroshot": 27}

@@ -41,6 +41,8 @@ def section(cls: type[T]) -> type[T]:
     by the field's name and a colon where it concerns one field; and `problems_here(self) -> list[str]` for
     what only this machine and its folders can tell. The latter is asked of a recipe, and of those of its
     sections that it names in `checked_here`, because not every command runs a recipe on this machine.
+    `library_problems(self) -> list[str]` is for checks that import a large library. It is asked only of a
+    recipe without other problems.
     """
     decorate: Callable[[type[T]], Any] = pydantic_dataclass(
         config=ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -81,6 +83,8 @@ def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:
         for name in _checked_here(schema):
             problems += _problems_here(getattr(recipe, name), (name,), source)
         problems += _problems_here(recipe, (), source)
+        if not (source.problems or problems):
+            problems += _own_problems(recipe, (), source, "library_problems")
     if source.problems or problems:
         raise ConfigError(source.problems + problems)
     assert recipe is not None
@@ -193,18 +197,25 @@ def _data_path(location: tuple[int | str, ...], data: Any, error_type: str) -> F
     return tuple(path)
 
 
-def _own_problems(value: Any, path: FieldPath, source: Source) -> list[str]:
-    """What the sections in `value` say of themselves, outermost first, with their path as prefix."""
+def _own_problems(value: Any, path: FieldPath, source: Source, check: str = "problems") -> list[str]:
+    """What the sections in `value` say of themselves, outermost first, with their path as prefix.
+
+    Args:
+        value: a section, or what may hold some.
+        path: where it lies in the recipe.
+        source: of the recipe.
+        check: the sections' method to ask.
+    """
     if isinstance(value, list | tuple):
-        return [line for i, item in enumerate(value) for line in _own_problems(item, (*path, i), source)]
+        return [line for i, item in enumerate(value) for line in _own_problems(item, (*path, i), source, check)]
     if isinstance(value, dict):
-        return [line for key, item in value.items() for line in _own_problems(item, (*path, key), source)]
+        return [line for key, item in value.items() for line in _own_problems(item, (*path, key), source, check)]
     if not dataclasses.is_dataclass(value):
         return []
-    lines = value.problems() if hasattr(value, "problems") else []
+    lines = getattr(value, check)() if hasattr(value, check) else []
     found = [_placed(line, value, path, source) for line in lines]
     for field in dataclasses.fields(value):
-        found += _own_problems(getattr(value, field.name), (*path, field.name), source)
+        found += _own_problems(getattr(value, field.name), (*path, field.name), source, check)
     return found
 
 

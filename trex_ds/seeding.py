@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 _RANGE = 2**31
 
@@ -28,6 +30,8 @@ def text_digest(text: str) -> int:
 
 def seeded_order(digests: np.ndarray, seed: int) -> np.ndarray:
     """A number for each of the 64-bit `digests` that looks random and that only it and the seed decide."""
+    import numpy as np  # here, since a recipe is checked without it
+
     with np.errstate(over="ignore"):
         x = digests.astype(np.uint64) + np.uint64(stable_hash(seed, "order"))
         # The finalizer of splitmix64 (Steele, Lea and Flood, 2014).

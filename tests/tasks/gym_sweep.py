@@ -9,7 +9,7 @@ import sys
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-from tests.tasks.reading import read
+from tests.tasks.reading import problems_of, read
 from trex_ds.tasks.config import TaskConfig
 
 ENTRIES = 12
@@ -18,7 +18,7 @@ FEW = {"knight_swap": 2, "sokoban": 2, "futoshiki": 3, "zebra_puzzles": 4}
 
 
 def outcome(name: str) -> str | None:
-    if problems := TaskConfig(f"gym:{name}").problems():
+    if problems := problems_of(TaskConfig(f"gym:{name}")):
         return problems[0]
     try:
         read(f"gym:{name}", train_examples=1, evaluation_examples=1)

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import read_examples
+from trex_ds.tasks.source import source_of
 
 
 @dataclass
@@ -24,9 +24,14 @@ class Splits:
 
 def read(source: str, mirror: str | Path | None = None, **settings: Any) -> Splits:
     splits = Splits()
-    for split, example in read_examples(TaskConfig(source, **settings), None if mirror is None else str(mirror)):
+    for split, example in source_of(TaskConfig(source, **settings), None if mirror is None else str(mirror)).examples():
         getattr(splits, split).append(example)
     return splits
+
+
+def problems_of(config: TaskConfig) -> list[str]:
+    """What is wrong with an entry, as the recipe that has it would say."""
+    return config.problems() or config.library_problems()
 
 
 def prompts(examples: Iterable[Example]) -> list[str]:

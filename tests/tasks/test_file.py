@@ -10,7 +10,7 @@ import pytest
 from tests.tasks.reading import prompts, read, sums, write
 from trex_ds.tasks.base import exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import fingerprint, scorer
+from trex_ds.tasks.source import source_of
 
 
 def everything(source: str, **settings) -> list:
@@ -24,7 +24,7 @@ def test_one_file_holds_many_tasks(tmp_path):
     ]
     source = write(tmp_path / "numbers.jsonl", records)
     split = read(source)
-    assert scorer(TaskConfig(source)) is exact_match
+    assert source_of(TaskConfig(source)).scorer() is exact_match
     for side in (split.train, split.evaluation):
         assert {(e.task, e.choices) for e in side} == {("numbers", ()), ("parity", ("yes", "no"))}
     example = next(e for e in split.evaluation if e.task == "parity")
@@ -205,16 +205,16 @@ def test_fingerprint_follows_content_and_names(tmp_path):
         write(folder / f"{name}.jsonl", sums(0, 5, task=name))
     test = write(tmp_path / "test.jsonl", sums(5, 8))
     config = TaskConfig(f"file:{folder}", evaluation_source=test)
-    seen = [fingerprint(config, None)]
-    assert seen[0] == fingerprint(config, None)
+    seen = [source_of(config).fingerprint()]
+    assert seen[0] == source_of(config).fingerprint()
     copy = shutil.copytree(folder, tmp_path / "copy")
-    assert fingerprint(TaskConfig(f"file:{copy}", evaluation_source=test), None) == seen[0]
+    assert source_of(TaskConfig(f"file:{copy}", evaluation_source=test)).fingerprint() == seen[0]
     write(folder / "a.jsonl", sums(0, 5, task="c"))  # as long as before
-    seen.append(fingerprint(config, None))
+    seen.append(source_of(config).fingerprint())
     write(tmp_path / "test.jsonl", sums(5, 7))
-    seen.append(fingerprint(config, None))
+    seen.append(source_of(config).fingerprint())
     (folder / "a.jsonl").rename(folder / "z.jsonl")
-    seen.append(fingerprint(config, None))
+    seen.append(source_of(config).fingerprint())
     assert len(set(seen)) == 4
 
 

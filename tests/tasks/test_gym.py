@@ -5,14 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from reasoning_gym.factory import DATASETS
 
-from tests.tasks.reading import Splits, prompts, read
+from tests.tasks.reading import Splits, problems_of, prompts, read
 from trex_ds.tasks.base import Scorer
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import fingerprint, scorer
+from trex_ds.tasks.gym_names import gym_tasks
+from trex_ds.tasks.source import source_of
 from trex_ds.tasks.sources.gym import DEPENDS_ON_HASH_SEED, RUNS_GENERATED_TEXT
 
 TWO_NUMBERS = {"min_numbers": 2, "max_numbers": 2, "min_value": 1}
@@ -23,7 +25,7 @@ def load(name: str, train: int = 30, evaluation: int = 10, **settings) -> Splits
 
 
 def score_of(name: str, **settings) -> Scorer:
-    return scorer(TaskConfig(f"gym:{name}", **settings))
+    return source_of(TaskConfig(f"gym:{name}", **settings)).scorer()
 
 
 @pytest.mark.parametrize("name", ["letter_counting", "chain_sum", "spell_backward"])
@@ -172,11 +174,17 @@ def test_tolerant_scorers_are_not_refused(monkeypatch, mark):
 
 @pytest.mark.parametrize("name", ["power_function", "tsumego"])
 def test_tasks_without_a_validate_are_taken(name):
-    assert TaskConfig(f"gym:{name}").problems() == []
+    assert problems_of(TaskConfig(f"gym:{name}")) == []
     made = load(name, train=1, evaluation=1)
     assert all(score_of(name)(example, example.answer) == 1.0 for example in made.train + made.evaluation)
     (problem,) = TaskConfig(f"gym:{name}", options={"no_such": 1}).problems()
     assert f"options: gym:{name} has no option 'no_such'; known: " in problem
+
+
+def test_names_and_options_read_from_files_are_the_librarys():
+    assert {name: task.options() for name, task in gym_tasks().items()} == {
+        name: [field.name for field in fields(settings)] for name, (_, settings) in DATASETS.items()
+    }
 
 
 def test_what_scorers_print_is_not_shown(capsys):
@@ -212,7 +220,7 @@ def test_tasks_that_depend_on_the_hash_seed_need_it_set(monkeypatch):
 
 def test_fingerprint_has_the_hash_seed_where_it_matters(monkeypatch):
     def both() -> list[str]:
-        return [fingerprint(TaskConfig(f"gym:{name}"), None) for name in ("ransom_note", "chain_sum")]
+        return [source_of(TaskConfig(f"gym:{name}")).fingerprint() for name in ("ransom_note", "chain_sum")]
 
     monkeypatch.setenv("PYTHONHASHSEED", "0")
     first = both()

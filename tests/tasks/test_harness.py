@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tasks import mirrors
+from tests.tasks.reading import problems_of
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.harness import index
 from trex_ds.tasks.harness import loading as harness_loading
 from trex_ds.tasks.harness.loading import load_tasks
-from trex_ds.tasks.sources.lm_eval import choose_documents, fingerprint, read
+from trex_ds.tasks.source import source_of
+from trex_ds.tasks.sources.lm_eval import choose_documents
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def mirror(tmp_path_factory) -> Path:
 
 def examples(name: str, mirror: Path, **settings) -> dict[str, list[Example]]:
     found: dict[str, list[Example]] = {"train": [], "evaluation": []}
-    for split, example in read(name, TaskConfig(f"lm_eval:{name}", **settings), str(mirror)):
+    for split, example in source_of(TaskConfig(f"lm_eval:{name}", **settings), str(mirror)).examples():
         found[split].append(example)
     return found
 
@@ -227,17 +230,26 @@ def test_renderings_of_the_papers_other_tasks(tmp_path, name, hub_id, configs, e
     ],
 )
 def test_problems(name, settings, problem):
-    (found,) = TaskConfig(f"lm_eval:{name}", **settings).problems()
+    (found,) = problems_of(TaskConfig(f"lm_eval:{name}", **settings))
     assert re.search(problem, found)
 
 
 def test_sound_configs_have_no_problems():
-    assert not TaskConfig("lm_eval:boolq").problems()
-    assert not TaskConfig("lm_eval:anli").problems()
-    assert not TaskConfig("lm_eval:mmlu", options={"training_split": "validation"}).problems()
-    assert not TaskConfig("lm_eval:bbh_zeroshot", train_examples=0).problems()
+    assert not problems_of(TaskConfig("lm_eval:boolq"))
+    assert not problems_of(TaskConfig("lm_eval:anli"))
+    assert not problems_of(TaskConfig("lm_eval:mmlu", options={"training_split": "validation"}))
+    assert not problems_of(TaskConfig("lm_eval:bbh_zeroshot", train_examples=0))
     (line,) = TaskConfig("lm_eval:boolq", evaluation_fraction=0.5).problems()
     assert line.startswith("evaluation_fraction: has no effect with source lm_eval:boolq")
+
+
+def test_all_of_lm_eval_is_read_only_if_nothing_else_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("TREX_DS_CACHE", str(tmp_path))  # where no index of its names is kept yet
+    monkeypatch.setattr(index, "folders", lambda: {"boolq": "super_glue/boolq"})
+    config = TaskConfig("lm_eval:bolq", options={"training_spit": "x"})
+    (problem,) = config.problems()
+    assert problem.startswith("options: lm_eval: has no option 'training_spit'")
+    assert "did you mean boolq?" in config.library_problems()[0]
 
 
 def test_training_split_by_name(mirror, tmp_path):
@@ -266,13 +278,13 @@ def test_training_split_by_name(mirror, tmp_path):
 def test_fingerprint_changes_with_a_file_of_the_mirror(tmp_path):
     mirrors.write_mirror(tmp_path)
     config = TaskConfig("lm_eval:boolq")
-    before = fingerprint("boolq", config, str(tmp_path))
-    assert fingerprint("boolq", config, str(tmp_path)) == before
+    before = source_of(config, str(tmp_path)).fingerprint()
+    assert source_of(config, str(tmp_path)).fingerprint() == before
     assert "lm-eval 0." in before
     mirrors.write_dataset(tmp_path, "allenai/winogrande", {"winogrande_xl": {"train": mirrors.winogrande(3)}})
-    assert fingerprint("boolq", config, str(tmp_path)) == before
+    assert source_of(config, str(tmp_path)).fingerprint() == before
     file = tmp_path / "aps/super_glue/boolq/train-0.parquet"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert fingerprint("boolq", config, str(tmp_path)) != before
+    assert source_of(config, str(tmp_path)).fingerprint() != before

@@ -21,7 +21,7 @@ from trex_ds.tasks.harness.draws import fixed_draws
 from trex_ds.tasks.harness.index import _manager, _root
 from trex_ds.tasks.harness.loading import load_tasks
 from trex_ds.tasks.harness.scoring import main_metric, rehearse, score_reference
-from trex_ds.tasks.sources.lm_eval import read
+from trex_ds.tasks.source import source_of
 
 
 class WithoutData(ConfigurableTask):
@@ -160,9 +160,11 @@ def test_reference_answer_that_the_tasks_own_filter_drops_is_not_trained_on(tmp_
     rows = [{"input": f"not True is {i}", "target": "False"} for i in range(3)]
     mirrors.write_dataset(tmp_path, "SaylorTwift/bbh", {"boolean_expressions": {"test": rows, "train": rows}})
     name = "bbh_cot_fewshot_boolean_expressions"
+    config = TaskConfig(f"lm_eval:{name}", options={"training_split": "train"})
     with pytest.raises(ValueError, match=f"lm_eval:{name}: its metric gives its own reference answers 0"):
-        list(read(name, TaskConfig(f"lm_eval:{name}", options={"training_split": "train"}), str(tmp_path)))
-    assert len(list(read(name, TaskConfig(f"lm_eval:{name}", train_examples=0), str(tmp_path)))) == 3
+        list(source_of(config, str(tmp_path)).examples())
+    config = TaskConfig(f"lm_eval:{name}", train_examples=0)
+    assert len(list(source_of(config, str(tmp_path)).examples())) == 3
 
 
 def test_task_whose_scorer_fails_is_refused(mirror, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from tests.tasks.reading import prompts, read, sums, write
 from trex_ds.tasks.base import exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import fingerprint, scorer
+from trex_ds.tasks.source import source_of
 
 README = """---
 configs:
@@ -39,7 +39,7 @@ def test_splits_of_a_configuration(mirror):
     assert prompts(split.train) == [r["prompt"] for r in sums(0, 30)]
     assert prompts(split.evaluation) == [r["prompt"] for r in sums(30, 45)]
     assert {example.task for example in split.train + split.evaluation} == {"small"}
-    assert scorer(TaskConfig("hub:owner/sums")) is exact_match
+    assert source_of(TaskConfig("hub:owner/sums")).scorer() is exact_match
 
 
 def test_other_split_is_divided_when_there_is_none_for_evaluation(mirror):
@@ -81,19 +81,19 @@ def test_neither_hub_nor_mirror(mirror, monkeypatch):
         with pytest.raises(ValueError, match=message):
             read("hub:owner/x", folder)
         with pytest.raises(ValueError, match=message):
-            fingerprint(TaskConfig("hub:owner/x"), None if folder is None else str(folder))
+            source_of(TaskConfig("hub:owner/x"), None if folder is None else str(folder)).fingerprint()
 
 
 def test_fingerprint_is_the_content_of_the_mirror_or_the_commit_of_the_hub(mirror, monkeypatch):
     config = TaskConfig("hub:owner/sums")
-    first = fingerprint(config, str(mirror))
-    assert fingerprint(config, str(mirror)) == first
+    first = source_of(config, str(mirror)).fingerprint()
+    assert source_of(config, str(mirror)).fingerprint() == first
     write(mirror / "owner" / "sums" / "small" / "train.parquet", sums(0, 41, idx=1))
-    assert fingerprint(config, str(mirror)) != first
+    assert source_of(config, str(mirror)).fingerprint() != first
     monkeypatch.setattr(
         "huggingface_hub.HfApi.dataset_info", lambda self, name: type("Info", (), {"sha": f"c of {name}"})
     )
-    assert fingerprint(config, None) == "c of owner/sums"
+    assert source_of(config).fingerprint() == "c of owner/sums"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from tests.tasks.reading import problems_of
+from trex_ds.tasks import registry
+from trex_ds.tasks.base import Example, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import SOURCES
+from trex_ds.tasks.registry import kinds, register
+from trex_ds.tasks.source import Source, source_of
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def sums(tmp_path: Path) -> Path:
     return path
 
 
-KNOWN = ", ".join(f"{prefix}:" for prefix in SOURCES)
+KNOWN = ", ".join(f"{prefix}:" for prefix in kinds())
 
 
 @pytest.mark.parametrize("source", ["foo:bar", "letter_counting", "", ":x"])
@@ -34,9 +41,9 @@ def test_misspelt_gym_task(name, hint):
 
 
 def test_sound_configs_have_no_problems(sums):
-    assert TaskConfig("gym:letter_counting", options={"max_words": 5, "min_words": 2}).problems() == []
-    assert TaskConfig(f"file:{sums}", evaluation_fraction=0.2).problems() == []
-    assert TaskConfig(f"file:{sums}", evaluation_source=f"file:{sums}").problems() == []
+    assert problems_of(TaskConfig("gym:letter_counting", options={"max_words": 5, "min_words": 2})) == []
+    assert problems_of(TaskConfig(f"file:{sums}", evaluation_fraction=0.2)) == []
+    assert problems_of(TaskConfig(f"file:{sums}", evaluation_source=f"file:{sums}")) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def test_sound_configs_have_no_problems(sums):
     ],
 )
 def test_options_that_a_gym_task_does_not_take(options, problem):
-    (line,) = TaskConfig("gym:letter_counting", options=options).problems()
+    (line,) = problems_of(TaskConfig("gym:letter_counting", options=options))
     assert line.startswith("options: ")
     assert problem in line
 
@@ -94,3 +101,48 @@ def test_fraction_without_effect_where_one_side_is_all():
     for settings in ({"train_examples": 0}, {"evaluation_examples": 0}):
         config = TaskConfig("hub:a/b", evaluation_fraction=0.5, **settings)
         assert config.problems() == ["evaluation_fraction: has no effect with source hub:a/b; remove it"]
+
+
+def test_a_kind_of_source_is_one_class(monkeypatch):
+    monkeypatch.setattr(registry, "_KINDS", dict(kinds()))
+
+    @register("count")
+    class CountSource(Source):
+        def problems(self) -> list[str]:
+            return [] if self.location.isdigit() else [f"source: {self.location!r} is no number"]
+
+        def no_effect(self) -> list[str]:
+            return ["options"]
+
+        def fingerprint(self) -> str:
+            return "1"
+
+        def examples(self) -> Iterator[tuple[Split, Example]]:
+            yield from (("train", Example(f"{i} + 1 =", str(i + 1), "count")) for i in range(int(self.location)))
+
+    assert TaskConfig("count:many", options={"a": 1}).problems() == [
+        "options: has no effect with source count:many; remove it",
+        "source: 'many' is no number",
+    ]
+    assert problems_of(TaskConfig("count:3")) == []
+    source = source_of(TaskConfig("count:3"))
+    assert [example.prompt for _, example in source.examples()] == ["0 + 1 =", "1 + 1 =", "2 + 1 ="]
+    assert source.scorer() is exact_match
+    assert TaskConfig("foo:bar").problems() == [
+        "source: 'foo:bar' does not begin with a known prefix; known: count:, file:, gym:, hub:, lm_eval:"
+    ]
+    with pytest.raises(ValueError, match="two kinds of source have the prefix gym: "):
+        register("gym")(CountSource)
+
+
+def test_wrong_entries_are_refused_without_the_sources_libraries():
+    program = """
+import sys
+from trex_ds.tasks.config import TaskConfig
+entries = ("gym:chain_sums", "gym:chain_sum", "hub:a/b/c", "file:none.jsonl", "lm_eval:boolq", "foo:bar")
+print([len(TaskConfig(source, options={"no_such": 1}).problems()) for source in entries])
+heavy = ("torch", "numpy", "datasets", "pyarrow", "reasoning_gym", "lm_eval", "transformers")
+print([name for name in heavy if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["[1, 1, 2, 2, 1, 1]", "[]"]

@@ -20,7 +20,7 @@ from trex_ds.progress import Progress
 from trex_ds.seeding import text_digest
 from trex_ds.tasks.base import Example, Split
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import read_examples
+from trex_ds.tasks.source import source_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +102,7 @@ def validate_tasks(
         tasks: dict[str, tuple[TaskReport, _Digests, Reach]] = {}
         first: dict[str, str | None] = {}
         try:
-            stream = read_examples(config, data.mirror)
+            stream = source_of(config, data.mirror).examples()
             with Progress(stream, desc=config.source, unit=" examples", shown=progress) as bar:
                 for split, example, row in _encoded(bar, tokenizer, data):
                     if example.task not in tasks:

@@ -13,11 +13,11 @@ from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 from trex_ds.config import ConfigError
 from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
 from trex_ds.tasks.base import Example
+from trex_ds.tasks.harness.documents import training_docs
 from trex_ds.tasks.harness.draws import fixed_draws
 from trex_ds.tasks.harness.index import quiet
 from trex_ds.tasks.harness.loading import Loaded
 from trex_ds.tasks.harness.scoring import main_metric
-from trex_ds.tasks.sources.lm_eval import training_docs
 
 
 @dataclass(frozen=True)

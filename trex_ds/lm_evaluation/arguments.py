@@ -13,7 +13,7 @@ from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
 from trex_ds.config import ConfigError
 from trex_ds.files import make_writable
 from trex_ds.modeling.config import ModelConfig
-from trex_ds.tasks.harness.index import name_problem
+from trex_ds.tasks.harness.index import name_problem, refusal
 
 _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not tell of which task a question is"
 
@@ -97,7 +97,7 @@ def _problems(arguments: BenchmarkArguments) -> list[str]:
     found = _model_problems(arguments)
     if not arguments.tasks:
         found.append("--tasks: names none; give some, as --tasks boolq,winogrande")
-    found += [f"--tasks: {problem}" for name in arguments.tasks if (problem := name_problem(name))]
+    found += [f"--tasks: {problem}" for name in arguments.tasks if (problem := name_problem(name) or refusal(name))]
     for name, least in {"limit": 1, "num_fewshot": 0, "batch_size": 1}.items():
         value = getattr(arguments, name)
         if value is not None and value < least:

@@ -37,7 +37,7 @@ from trex_ds.preparation.seen_data import check_data, describe_data
 from trex_ds.preparation.trial import check_positions, try_model
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
-from trex_ds.tasks.source import fingerprint, keep_benchmark_data, read_examples, scorer
+from trex_ds.tasks.source import source_of
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -216,7 +216,7 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
     try:
         if missing := recipe.data.mirror_problem():
             raise ValueError(missing)  # the hub is no substitute for it
-        found = fingerprint(entry, recipe.data.mirror)
+        found = source_of(entry, recipe.data.mirror).fingerprint()
     except (OSError, ValueError) as error:
         # A node without a way to the hub or the mirror trusts what was found when the data was prepared.
         if before is None:
@@ -234,15 +234,9 @@ def _entry_key(recipe: Recipe, entry: TaskConfig, tokens: str, known: Path) -> s
 
 
 def _write_entry(recipe: Recipe, entry: TaskConfig, tokenizer: Any, folder: Path) -> None:
-    write_examples(
-        folder,
-        read_examples(entry, recipe.data.mirror),
-        tokenizer,
-        recipe.data,
-        entry.source,
-    )
-    if scorer(entry) is None:
-        keep_benchmark_data(entry, recipe.data.mirror, folder / BENCHMARK_DATA)
+    source = source_of(entry, recipe.data.mirror)
+    write_examples(folder, source.examples(), tokenizer, recipe.data, entry.source)
+    source.keep_for_evaluation(folder / BENCHMARK_DATA)
 
 
 def _split(

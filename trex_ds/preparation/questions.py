@@ -13,7 +13,7 @@ from trex_ds.distributed import rank
 from trex_ds.evaluation.generation import Question, answer_texts
 from trex_ds.intuition.scores import IntuitionResult
 from trex_ds.tasks.base import Example, normalized
-from trex_ds.tasks.source import scorer
+from trex_ds.tasks.source import source_of
 
 if TYPE_CHECKING:
     from trex_ds.training.recipe import Recipe
@@ -66,5 +66,5 @@ def to_question(
     number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
     (text,) = answer_texts(tokenizer, [answer], turn_ends(tokenizer))
     same = example.plain or normalized(text) == normalized(example.answer)
-    score = scorer(recipe.tasks[store.entry[example.task]])
+    score = source_of(recipe.tasks[store.entry[example.task]]).scorer()
     return Question(example, score, prompt, scores, number, None if same else text)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from trex_ds.config import section
-from trex_ds.tasks.source import source_problems
+from trex_ds.tasks.registry import kinds
 
 
 @section
@@ -40,8 +40,25 @@ class TaskConfig:
     task, choices, system, messages, tools; empty: the columns bear these names."""
 
     def problems(self) -> list[str]:
-        """A source that does not exist, and settings that it does not take."""
-        found = source_problems(self)
+        """A kind of source that does not exist, and what the kind finds without importing its library."""
+        prefix, colon, location = self.source.partition(":")
+        if not colon or prefix not in kinds():
+            known = ", ".join(f"{name}:" for name in kinds())
+            found = [f"source: {self.source!r} does not begin with a known prefix; known: {known}"]
+        else:
+            source = kinds()[prefix](location, self)
+            beside = f" and evaluation_source {self.evaluation_source}" if self.evaluation_source else ""
+            found = [
+                f"{name}: has no effect with source {self.source}{beside}; remove it"
+                for name in source.no_effect()
+                if getattr(self, name) != getattr(TaskConfig(self.source), name)
+            ]
+            found += source.problems()
         if self.train_examples == 0 and self.evaluation_examples == 0:
             found.append("train_examples: is 0 and so is evaluation_examples, which leaves nothing; raise one of them")
         return found
+
+    def library_problems(self) -> list[str]:
+        """What the library of the source finds, for an entry without `problems`."""
+        prefix, _, location = self.source.partition(":")
+        return kinds()[prefix](location, self).library_problems()

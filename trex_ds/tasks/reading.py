@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trex_ds.tasks.records import FIELDS, Columns, Row, check_columns
+from trex_ds.wording import nearest
 
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
@@ -124,7 +124,7 @@ def _passed_over(path: Path) -> bool:
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {str(path.parent)!r}"
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    near = nearest(path.name, (other.name for other in path.parent.iterdir()))
     return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+from trex_ds.wording import did_you_mean, shortened
 
 _UNSEEN = ("Cc", "Cf")  # Unicode's control and format characters
 
 
 def unknown(name: str, known: Iterable[str], kind: str) -> str:
     """Says that a name is unknown, with the nearest known one, or with all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown {kind} {name!r}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+    return f"unknown {kind} {name!r}; {did_you_mean(name, known)}"
 
 
 def shown(value: Any) -> str:
     """A value as JSON, cut to 80 characters."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shortened(json.dumps(value, ensure_ascii=False, default=repr))
 
 
 def is_text(value: Any) -> bool:

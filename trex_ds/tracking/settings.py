@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from trex_ds.config import section
+from trex_ds.wording import did_you_mean
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _SQLITE = "sqlite:///"
@@ -43,9 +43,7 @@ class TrackingConfig:
             ]
         known = {*_SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store"))}
         if (name := scheme.partition("+")[0]) not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            return [f"uri: {uri!r}{origin} has the unknown scheme {name!r}; {hint}"]
+            return [f"uri: {uri!r}{origin} has the unknown scheme {name!r}; {did_you_mean(name, sorted(known))}"]
         if scheme in ("http", "https") and not urlsplit(uri).hostname:
             return [f"uri: {uri!r}{origin} names no host; write {scheme}://host:port"]
         if scheme == "sqlite" and (not uri.startswith(_SQLITE) or not uri.removeprefix(_SQLITE).strip("/")):

@@ -17,7 +17,7 @@ from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.evaluation.evaluate import evaluate
 from trex_ds.files import atomic_path
 from trex_ds.modeling.zero3 import whole_weights
-from trex_ds.tasks.source import load_benchmarks
+from trex_ds.tasks.harness.loading import load_kept
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.saving import load_adapter, save_adapter
 
@@ -48,7 +48,7 @@ class Measurements:
         self._model = model
         self._device = device
         self._base = base
-        self._benchmarks = load_benchmarks(prepared.benchmark_data)
+        self._benchmarks = load_kept(prepared.benchmark_data)
         if self._benchmarks is not None:
             from trex_ds.evaluation.harness import check_room
 

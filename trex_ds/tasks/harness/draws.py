@@ -14,14 +14,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
 _SEED = 0
 
 
 @contextmanager
 def fixed_draws() -> Iterator[None]:
     """Seed the global generators of Python and NumPy for the block, and leave them as they were."""
+    import numpy as np
+
     states = random.getstate(), np.random.get_state()
     random.seed(_SEED)
     np.random.seed(_SEED)

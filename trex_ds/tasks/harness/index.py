@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from trex_ds.files import atomic_path, cache_folder
+from trex_ds.wording import nearest
 
 INSTALL = "pip install 'trex_ds[eval]'"
 
@@ -127,14 +127,33 @@ def _no_bar(iterable: Any, **_: Any) -> Any:
     return iterable
 
 
-def name_problem(name: str) -> str | None:
-    """Why lm-eval's task, group or tag `name` cannot be used, or None; nothing is loaded."""
+def installation_problem(name: str) -> str | None:
+    """Says that lm-eval is not installed, so that `name` cannot be used; None if it is."""
     if find_spec("lm_eval") is None:
         return f"lm_eval:{name} needs lm-evaluation-harness, which is not installed: {INSTALL}"
+    return None
+
+
+def is_indexed() -> bool:
+    """Whether `folders` takes milliseconds."""
+    with suppress(OSError, ValueError):
+        return _index_file().is_file()
+    return False
+
+
+def name_problem(name: str) -> str | None:
+    """Why lm-eval has no task, group or tag `name`, or None."""
+    if problem := installation_problem(name):
+        return problem
     if name not in folders():
-        near = difflib.get_close_matches(name, folders(), n=_NEAREST)
+        near = nearest(name, folders(), _NEAREST)
         hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` shows all"
         return f"lm-eval {version('lm_eval')} has no task {name!r}; {hint}"
+    return None
+
+
+def refusal(name: str) -> str | None:
+    """Why lm-eval's task, group or tag `name` cannot be used, or None; imports lm-eval, but loads no data."""
     refused = {task: why for task, config in leaf_configs(name).items() if (why := _refusal(config))}
     if refused:
         task, why = next(iter(refused.items()))

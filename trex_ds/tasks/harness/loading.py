@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from unittest import mock
 
 from trex_ds.files import atomic_path, cache_folder, make_in_cache
 from trex_ds.tasks.harness.draws import alike_each_time, fixed_draws
-from trex_ds.tasks.harness.index import manager, name_problem, quiet
+from trex_ds.tasks.harness.index import manager, name_problem, quiet, refusal
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Loaded:
     """Members by each name that was asked for: the single tasks that it expands to."""
     groups: dict[str, Any]
     """lm-eval's Group objects among them and within them, by name."""
+
+    @classmethod
+    def merged(cls, parts: Sequence[Loaded]) -> Loaded:
+        """All tasks of several loads."""
+        return cls(
+            {name: task for part in parts for name, task in part.tasks.items()},
+            {name: members for part in parts for name, members in part.members.items()},
+            {name: group for part in parts for name, group in part.groups.items()},
+        )
 
 
 def load_tasks(
@@ -43,7 +52,7 @@ def load_tasks(
         ValueError: an unknown or unusable name, a dataset that cannot be loaded, or a task that is
             in two of the names.
     """
-    problems = [problem for name in names if (problem := name_problem(name)) is not None]
+    problems = [problem for name in names if (problem := name_problem(name) or refusal(name))]
     if problems:
         raise ValueError("; ".join(problems))
     from lm_eval.api.task import ConfigurableTask
@@ -77,6 +86,19 @@ def load_tasks(
         members[name] = tuple(found["tasks"])
         groups |= found["groups"]
     return Loaded(tasks, members, groups)
+
+
+def load_kept(folders: Mapping[str, Path]) -> Loaded | None:
+    """Tasks whose datasets were copied by `load_tasks` when the data was prepared; None if there are none.
+
+    Args:
+        folders: by name of the task, group or tag, the folder of the copies.
+
+    Raises:
+        ValueError: as `load_tasks`, or a copy is missing.
+    """
+    parts = [load_tasks([name], copies=folder, only_copies=True) for name, folder in folders.items()]
+    return Loaded.merged(parts) if parts else None
 
 
 class _DatasetError(ValueError):

@@ -8,8 +8,6 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from trex_ds.tasks.harness.rendering import render, requests_of
 
 REHEARSED = 5
@@ -32,6 +30,8 @@ def main_metric(task: Any, samples: Sequence[Mapping[str, Any]], groups: Mapping
     Raises:
         ValueError: no metric is of that kind, or the main metric leaves [0, 1].
     """
+    import numpy as np
+
     filters = list(dict.fromkeys(sample["filter"] for sample in samples))
     wanted = [name for group in groups.values() if _has(group, task) for name in _averaged_filters(group)]
     kept = next((name for name in wanted if name in filters), filters[0])

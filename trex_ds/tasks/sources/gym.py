@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trex_ds.seeding import stable_hash, text_digest
 from trex_ds.tasks.base import Example, Scorer, Split
-
-if TYPE_CHECKING:
-    from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.gym_names import gym_tasks
+from trex_ds.tasks.registry import register
+from trex_ds.tasks.source import Source
+from trex_ds.wording import did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
+
+INSTALL = "pip install reasoning-gym==0.1.25"
 
 TRAIN_EXAMPLES = 1000
 EVALUATION_EXAMPLES = 100
@@ -85,132 +86,142 @@ def _solves(dataset: Any, entry: Mapping[str, Any], generated: str) -> bool:
         return False
 
 
-def problems(name: str, config: TaskConfig) -> list[str]:
-    """A task that reasoning-gym does not have or that cannot be used, and options it does not take."""
-    from reasoning_gym.factory import DATASETS
+@register("gym")
+class GymSource(Source):
+    """Examples that a task of reasoning-gym makes; answers are scored by the task's own scorer, full marks only."""
 
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean gym:{near[0]}?" if near else "reasoning-gym's GALLERY.md shows all"
-        return [f"source: reasoning-gym has no task {name!r}; {hint}"]
-    if name in RUNS_GENERATED_TEXT:
-        return [f"source: the scorer of gym:{name} runs the generated text as Python code; take another task"]
-    if name in DEPENDS_ON_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") == "random":
-        return [f"source: gym:{name} makes other examples in every process; set PYTHONHASHSEED=0, or take another task"]
-    config_class = DATASETS[name][1]
-    known = [field.name for field in fields(config_class) if field.name not in _OWN_FIELDS]
-    found = []
-    for option in config.options:
-        if option in _OWN_FIELDS:
-            found.append(f"options: {option!r} is given by {_OWN_FIELDS[option]} of the task, not here")
-        elif option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            found.append(f"options: gym:{name} has no option {option!r}; {hint}")
-    if not found:
+    def problems(self) -> list[str]:
+        """A task that reasoning-gym does not have or that cannot be used, and options it does not have."""
+        name, known_tasks = self.location, gym_tasks()
+        if not known_tasks:
+            return [f"source: gym:{name} needs reasoning-gym, which is not installed: {INSTALL}"]
+        if name not in known_tasks:
+            near = nearest(name, known_tasks)
+            hint = f"did you mean gym:{near[0]}?" if near else "reasoning-gym's GALLERY.md shows all"
+            return [f"source: reasoning-gym has no task {name!r}; {hint}"]
+        if name in RUNS_GENERATED_TEXT:
+            return [f"source: the scorer of gym:{name} runs the generated text as Python code; take another task"]
+        if name in DEPENDS_ON_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") == "random":
+            return [
+                f"source: gym:{name} makes other examples in every process; set PYTHONHASHSEED=0, or take another task"
+            ]
+        found = []
+        known = [option for option in known_tasks[name].options() if option not in _OWN_FIELDS]
+        for option in self.config.options:
+            if option in _OWN_FIELDS:
+                found.append(f"options: {option!r} is given by {_OWN_FIELDS[option]} of the task, not here")
+            elif option not in known:
+                found.append(f"options: gym:{name} has no option {option!r}; {did_you_mean(option, known)}")
+        return found
+
+    def library_problems(self) -> list[str]:
+        """Values of options that the task does not take."""
+        from reasoning_gym.factory import DATASETS
+
         try:
-            made = config_class(**config.options)
+            made = DATASETS[self.location][1](**self.config.options)
             if hasattr(made, "validate"):  # not all have it
                 made.validate()
         except Exception as error:  # mostly AssertionError, and TypeError for wrong types
-            found.append(f"options: gym:{name} does not take {config.options}: {error}")
-    return found
+            return [f"options: gym:{self.location} does not take {self.config.options}: {error}"]
+        return []
 
+    def no_effect(self) -> list[str]:
+        """What concerns data that exists already."""
+        return ["evaluation_source", "evaluation_fraction", "columns"]
 
-def unused(config: TaskConfig) -> list[str]:
-    """Fields that have no effect."""
-    return ["evaluation_source", "evaluation_fraction", "columns"]
+    def fingerprint(self) -> str:
+        """Version of reasoning-gym."""
+        seed = os.environ.get("PYTHONHASHSEED", "random") if self.location in DEPENDS_ON_HASH_SEED else ""
+        return f"reasoning-gym {version('reasoning-gym')} {seed}"
 
+    def scorer(self) -> Scorer:
+        """The task's own, full marks only."""
+        return SolvedByOwnScorer(self.location, self.config.options)
 
-def fingerprint(name: str, config: TaskConfig, mirror: str | None) -> str:
-    """Version of reasoning-gym."""
-    seed = os.environ.get("PYTHONHASHSEED", "random") if name in DEPENDS_ON_HASH_SEED else ""
-    return f"reasoning-gym {version('reasoning-gym')} {seed}"
+    def examples(self) -> Iterator[tuple[Split, Example]]:
+        """The evaluation examples, then the training examples; all with distinct prompts.
 
+        The seeds of the two are hashes of the config's: reasoning-gym makes example i of seed s from
+        s + i, so those of s and s + 1 are nearly the same.
 
-def scorer(name: str, config: TaskConfig) -> Scorer:
-    """The task's own, full marks only."""
-    return SolvedByOwnScorer(name, config.options)
+        Raises:
+            ValueError: the task has no single reference answer, its scorer is of no use, or no training example is
+                left.
+        """
+        config = self.config
+        wanted = {
+            "evaluation": EVALUATION_EXAMPLES if config.evaluation_examples is None else config.evaluation_examples,
+            "train": TRAIN_EXAMPLES if config.train_examples is None else config.train_examples,
+        }
+        self._check_scorer()
+        seen: set[int] = set()
+        splits: tuple[Split, ...] = ("evaluation", "train")
+        for split in splits:
+            made = 0
+            for example in self._draw(split, wanted[split], seen):
+                made += 1
+                yield split, example
+            if wanted[split] and not made:
+                raise ValueError(
+                    f"gym:{self.location}: its {len(seen)} evaluation examples have all the prompts it makes, none is "
+                    "left for training; lower evaluation_examples, or make the task wider by its options"
+                )
 
+    def _check_scorer(self) -> None:
+        """Refuse a task whose scorer gives its own reference no full marks, or gives them to what answers nothing.
 
-def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Split, Example]]:
-    """The evaluation examples, then the training examples; all with distinct prompts.
+        Scorers may be tolerant: many accept any right solution, or text around it. But none may accept words that have
+        nothing to do with the question. Nor may it accept one and the same guess, or what answers another question,
+        more often than not.
+        """
+        dataset = self._create(stable_hash(self.config.seed, "check", self.location), _CHECKED)
+        entries = [dataset[i] for i in range(_CHECKED)]
+        answers = [_answer(self.location, entry).strip() for entry in entries]
+        for entry, answer in zip(entries, answers, strict=True):
+            if not _solves(dataset, entry, answer):
+                shown = repr(answer[:_SHOWN])
+                raise ValueError(
+                    f"gym:{self.location}: its scorer does not accept its own reference answer {shown}; take another "
+                    "task"
+                )
+        one_at_a_time = [*(([text], 0.0) for text in _NONSENSE), *(([text], 0.5) for text in _GUESSES)]
+        for texts, most in (*one_at_a_time, (answers, 0.5)):
+            tried = [(i, text) for i, answer in enumerate(answers) for text in texts if text != answer]
+            taken = [(i, text) for i, text in tried if _solves(dataset, entries[i], text)]
+            # "0" is right wherever 0.0 is.
+            of_one_answer = len({answers[i] for i, _ in taken}) == 1 and most > 0
+            if len(taken) > most * len(tried) and not of_one_answer:
+                i, text = taken[0]
+                raise ValueError(
+                    f"gym:{self.location}: its scorer gives full marks to {len(taken)} of {len(tried)} answers that "
+                    f"have nothing to do with the question, such as {text[:_SHOWN]!r} where {answers[i][:_SHOWN]!r} is "
+                    "right, so its scores mean nothing; take another task"
+                )
 
-    The seeds of the two are hashes of the config's: reasoning-gym makes example i of seed s from
-    s + i, so those of s and s + 1 are nearly the same.
-
-    Raises:
-        ValueError: the task has no single reference answer, its scorer is of no use, or no training example is left.
-    """
-    wanted = {
-        "evaluation": EVALUATION_EXAMPLES if config.evaluation_examples is None else config.evaluation_examples,
-        "train": TRAIN_EXAMPLES if config.train_examples is None else config.train_examples,
-    }
-    _check_scorer(name, config)
-    seen: set[int] = set()
-    splits: tuple[Split, ...] = ("evaluation", "train")
-    for split in splits:
-        made = 0
-        for example in _draw(name, config, split, wanted[split], seen):
+    def _draw(self, split: Split, wanted: int, seen: set[int]) -> Iterator[Example]:
+        """Up to `wanted` examples whose prompts' hashes are not in `seen`, and are then."""
+        if not wanted:
+            return
+        seed, size = stable_hash(self.config.seed, split, self.location), _ATTEMPTS * wanted
+        dataset = self._create(seed, size)
+        drawn = made = 0
+        while drawn < wanted and made < size:
+            entry = dataset[made]
             made += 1
-            yield split, example
-        if wanted[split] and not made:
-            raise ValueError(
-                f"gym:{name}: its {len(seen)} evaluation examples have all the prompts it makes, none is left "
-                "for training; lower evaluation_examples, or make the task wider by its options"
+            prompt, answer = entry["question"], _answer(self.location, entry)
+            if (digest := text_digest(prompt)) not in seen:
+                seen.add(digest)
+                drawn += 1
+                yield Example(prompt, answer, self.location, record={"seed": seed, "size": size, "index": made - 1})
+        if drawn < wanted:
+            logger.warning(
+                "gym:%s: only %d %s examples instead of %d: of %d made, the others repeat a prompt",
+                *(self.location, drawn, split, wanted, made),
             )
 
-
-def _check_scorer(name: str, config: TaskConfig) -> None:
-    """Refuse a task whose scorer gives its own reference no full marks, or gives them to what answers nothing.
-
-    Scorers may be tolerant: many accept any right solution, or text around it. But none may accept words that have
-    nothing to do with the question, nor one and the same guess, or what answers another question, more often than not.
-    """
-    dataset = _create(name, _options(config), stable_hash(config.seed, "check", name), _CHECKED)
-    entries = [dataset[i] for i in range(_CHECKED)]
-    answers = [_answer(name, entry).strip() for entry in entries]
-    for entry, answer in zip(entries, answers, strict=True):
-        if not _solves(dataset, entry, answer):
-            shown = repr(answer[:_SHOWN])
-            raise ValueError(
-                f"gym:{name}: its scorer does not accept its own reference answer {shown}; take another task"
-            )
-    one_at_a_time = [*(([text], 0.0) for text in _NONSENSE), *(([text], 0.5) for text in _GUESSES)]
-    for texts, most in (*one_at_a_time, (answers, 0.5)):
-        tried = [(i, text) for i, answer in enumerate(answers) for text in texts if text != answer]
-        taken = [(i, text) for i, text in tried if _solves(dataset, entries[i], text)]
-        # "0" is right wherever 0.0 is.
-        of_one_answer = len({answers[i] for i, _ in taken}) == 1 and most > 0
-        if len(taken) > most * len(tried) and not of_one_answer:
-            i, text = taken[0]
-            raise ValueError(
-                f"gym:{name}: its scorer gives full marks to {len(taken)} of {len(tried)} answers that have nothing to "
-                f"do with the question, such as {text[:_SHOWN]!r} where {answers[i][:_SHOWN]!r} is right, so its "
-                "scores mean nothing; take another task"
-            )
-
-
-def _draw(name: str, config: TaskConfig, split: Split, wanted: int, seen: set[int]) -> Iterator[Example]:
-    """Up to `wanted` examples whose prompts' hashes are not in `seen`, and are then."""
-    if not wanted:
-        return
-    seed, size = stable_hash(config.seed, split, name), _ATTEMPTS * wanted
-    dataset = _create(name, _options(config), seed, size)
-    drawn = made = 0
-    while drawn < wanted and made < size:
-        entry = dataset[made]
-        made += 1
-        prompt, answer = entry["question"], _answer(name, entry)
-        if (digest := text_digest(prompt)) not in seen:
-            seen.add(digest)
-            drawn += 1
-            yield Example(prompt, answer, name, record={"seed": seed, "size": size, "index": made - 1})
-    if drawn < wanted:
-        logger.warning(
-            "gym:%s: only %d %s examples instead of %d: of %d made, the others repeat a prompt",
-            *(name, drawn, split, wanted, made),
-        )
+    def _create(self, seed: int, size: int) -> Any:
+        return _create(self.location, json.dumps(self.config.options, sort_keys=True), seed, size)
 
 
 def _answer(name: str, entry: Mapping[str, Any]) -> str:
@@ -221,10 +232,6 @@ def _answer(name: str, entry: Mapping[str, Any]) -> str:
             "take a task with a single reference answer"
         )
     return answer
-
-
-def _options(config: TaskConfig) -> str:
-    return json.dumps(config.options, sort_keys=True)
 
 
 @cache

@@ -5,100 +5,113 @@ Prompts and answers are those of the task's own requests, so what is trained is 
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trex_ds.seeding import stable_hash
 from trex_ds.tasks.base import Example, Split
-from trex_ds.tasks.harness.index import leaf_configs, name_problem
+from trex_ds.tasks.harness.documents import evaluation_split, training_docs
+from trex_ds.tasks.harness.index import installation_problem, is_indexed, leaf_configs, name_problem, refusal
 from trex_ds.tasks.harness.loading import hub_fingerprint, load_tasks, mirror_fingerprint
 from trex_ds.tasks.harness.rendering import render
 from trex_ds.tasks.harness.scoring import REHEARSED, score_reference
-
-if TYPE_CHECKING:
-    from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.registry import register
+from trex_ds.tasks.source import Source
+from trex_ds.wording import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 _OPTIONS = ("training_split",)
 
 
-def problems(name: str, config: TaskConfig) -> list[str]:
-    """A task that lm-eval does not have or that cannot be used, and options that are not known."""
-    found = []
-    for option in config.options:
-        if option not in _OPTIONS:
-            near = difflib.get_close_matches(option, _OPTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_OPTIONS)}"
-            found.append(f"options: lm_eval: has no option {option!r}; {hint}")
-    split = config.options.get("training_split")
-    if split is not None and not isinstance(split, str):
-        found.append(f"options: training_split must be the name of a split, got {split!r}")
-    problem = name_problem(name)
-    if problem is not None:
-        return [*found, f"source: {problem}"]
-    if config.train_examples != 0 and split is None:
+@register("lm_eval")
+class LmEvalSource(Source):
+    """Examples from the documents of lm-eval's tasks; lm-eval asks and scores them."""
+
+    def problems(self) -> list[str]:
+        """A name that lm-eval does not have, and options that are not known."""
+        found = [
+            f"options: lm_eval: has no option {option!r}; {did_you_mean(option, _OPTIONS)}"
+            for option in self.config.options
+            if option not in _OPTIONS
+        ]
+        split = self._training_split
+        if split is not None and not isinstance(split, str):
+            found.append(f"options: training_split must be the name of a split, got {split!r}")
+        check = name_problem if is_indexed() else installation_problem
+        if problem := check(self.location):
+            found.append(f"source: {problem}")
+        return found
+
+    def library_problems(self) -> list[str]:
+        """A name that lm-eval does not have, a task that cannot be used, or one without a training split."""
+        if problem := name_problem(self.location) or refusal(self.location):
+            return [f"source: {problem}"]
+        if self.config.train_examples == 0 or self._training_split is not None:
+            return []
         # Tasks written in Python say it only when they are loaded.
-        without = [task for task, y in leaf_configs(name).items() if "class" not in y and not y.get("training_split")]
+        without = [
+            task
+            for task, config in leaf_configs(self.location).items()
+            if "class" not in config and not config.get("training_split")
+        ]
+        return [f"train_examples: {_no_training_split(self.location, without)}"] if without else []
+
+    def no_effect(self) -> list[str]:
+        """What lm-eval's tasks decide themselves."""
+        return ["evaluation_source", "evaluation_fraction", "columns"]
+
+    def scorer(self) -> None:
+        """None: lm-eval scores its own tasks, see trex_ds.evaluation.harness."""
+
+    def fingerprint(self) -> str:
+        """Version of lm-eval and the content of the datasets: of their files in the mirror, else their hub version."""
+        parts = [f"lm-eval {version('lm_eval')}", f"datasets {version('datasets')}"]
+        datasets = {(y.get("dataset_path"), y.get("dataset_name")): t for t, y in leaf_configs(self.location).items()}
+        paths: dict[str, str] = {}
+        for (path, name), task in datasets.items():
+            if path is None or path in paths:
+                continue
+            folder = Path(self.mirror or "") / path
+            mirrored = self.mirror and folder.is_dir()
+            paths[path] = mirror_fingerprint(folder) if mirrored else hub_fingerprint(task, path, name)
+        return "; ".join([*parts, *(f"{path} {found}" for path, found in paths.items())])
+
+    def examples(self) -> Iterator[tuple[Split, Example]]:
+        """The evaluation examples, then the training examples, in the order of subtasks and documents.
+
+        Raises:
+            ValueError: no training split to train on, an unusable one, a document that cannot be rendered,
+                a split without any label, or a metric that is no accuracy or does not count what would be learned.
+        """
+        loaded, config = load_tasks([self.location], self.mirror), self.config
+        for task in loaded.tasks.values():
+            _check_scoring(task, loaded.groups, is_trained=config.train_examples != 0)
+        docs = {subtask: (evaluation_split(task), task.eval_docs) for subtask, task in loaded.tasks.items()}
+        for example in _examples(
+            self.location, loaded.tasks, "evaluation", docs, config.evaluation_examples, config.seed
+        ):
+            yield "evaluation", example
+        if config.train_examples == 0:
+            return
+        wanted = self._training_split
+        without = [name for name, task in loaded.tasks.items() if wanted is None and not task.has_training_docs()]
         if without:
-            found.append(f"train_examples: {_no_training_split(name, without)}")
-    return found
+            raise ValueError(_no_training_split(self.location, without))
+        docs = {subtask: training_docs(task, wanted) for subtask, task in loaded.tasks.items()}
+        for example in _examples(self.location, loaded.tasks, "train", docs, config.train_examples, config.seed):
+            yield "train", example
 
+    def keep_for_evaluation(self, folder: Path) -> None:
+        """Copy the datasets that lm-eval evaluates on; `load_kept` reads them where there is neither hub nor mirror."""
+        load_tasks([self.location], self.mirror, copies=folder)
 
-def unused(config: TaskConfig) -> list[str]:
-    """Fields that have no effect."""
-    return ["evaluation_source", "evaluation_fraction", "columns"]
-
-
-def scorer(name: str, config: TaskConfig) -> None:
-    """None: lm-eval scores its own tasks, see trex_ds.evaluation.harness."""
-    return None
-
-
-def fingerprint(name: str, config: TaskConfig, mirror: str | None) -> str:
-    """Version of lm-eval and the content of the datasets: of their files in the mirror, else their hub version."""
-    parts = [f"lm-eval {version('lm_eval')}", f"datasets {version('datasets')}"]
-    datasets = {(y.get("dataset_path"), y.get("dataset_name")): task for task, y in leaf_configs(name).items()}
-    paths: dict[str, str] = {}
-    for (path, config_name), task in datasets.items():
-        if path is None or path in paths:
-            continue
-        folder = Path(mirror or "") / path
-        found = mirror_fingerprint(folder) if mirror and folder.is_dir() else hub_fingerprint(task, path, config_name)
-        paths[path] = found
-    return "; ".join([*parts, *(f"{path} {found}" for path, found in paths.items())])
-
-
-def read(name: str, config: TaskConfig, mirror: str | None) -> Iterator[tuple[Split, Example]]:
-    """The evaluation examples, then the training examples, in the order of subtasks and documents.
-
-    Raises:
-        ValueError: no training split to train on, an unusable one, a document that cannot be rendered,
-            a split without any label, or a metric that is no accuracy or does not count what would be learned.
-    """
-    loaded = load_tasks([name], mirror)
-    for task in loaded.tasks.values():
-        _check_scoring(task, loaded.groups, is_trained=config.train_examples != 0)
-    evaluation = {subtask: (evaluation_split(task), task.eval_docs) for subtask, task in loaded.tasks.items()}
-    yield from (
-        ("evaluation", example)
-        for example in _examples(name, loaded.tasks, "evaluation", evaluation, config.evaluation_examples, config.seed)
-    )
-    if config.train_examples == 0:
-        return
-    wanted = config.options.get("training_split")
-    without = [subtask for subtask, task in loaded.tasks.items() if wanted is None and not task.has_training_docs()]
-    if without:
-        raise ValueError(_no_training_split(name, without))
-    train = {subtask: training_docs(task, wanted) for subtask, task in loaded.tasks.items()}
-    yield from (
-        ("train", example)
-        for example in _examples(name, loaded.tasks, "train", train, config.train_examples, config.seed)
-    )
+    @property
+    def _training_split(self) -> Any:
+        return self.config.options.get("training_split")
 
 
 def _check_scoring(task: Any, groups: dict[str, Any], is_trained: bool) -> None:
@@ -108,30 +121,6 @@ def _check_scoring(task: Any, groups: dict[str, Any], is_trained: bool) -> None:
             f"lm_eval:{task.config.task}: its metric gives its own reference answers 0 (of the first {REHEARSED} "
             "documents), so what is learned would not count; set train_examples: 0 to evaluate only"
         )
-
-
-def evaluation_split(task: Any) -> str:
-    """The name of the split that lm-eval evaluates on."""
-    return task.config.test_split if task.has_test_docs() else task.config.validation_split
-
-
-def training_docs(task: Any, split: str | None) -> tuple[str, Any]:
-    """The name and the documents of the training split: the task's own, or the one named.
-
-    Raises:
-        ValueError: there is no such split, or it is the one to evaluate on.
-    """
-    if split is None:
-        return task.config.training_split, task.training_docs()
-    known = [name for name in task.dataset if name != evaluation_split(task)]
-    if split not in known:
-        why = "is what it is evaluated on" if split == evaluation_split(task) else "is none of its splits"
-        raise ValueError(
-            f"lm_eval:{task.config.task}: options.training_split {split!r} {why}; it has {', '.join(task.dataset)}, "
-            f"and {', '.join(known) or 'none'} can be trained on"
-        )
-    docs = task.dataset[split]
-    return split, docs if task.config.process_docs is None else task.config.process_docs(docs)
 
 
 def _examples(
