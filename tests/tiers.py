@@ -17,13 +17,14 @@ STARTERS: tuple[ModuleType, ...] = (subprocess, multiprocessing, torch.multiproc
 
 
 def starts_processes(item: pytest.Function) -> bool:
-    """Whether a test, one of its fixtures, or a function of `tests` that either uses starts a process."""
+    """Whether a test or one of its fixtures starts a process, by itself or through a function of `tests`."""
     fixtures = [each.func for defined in item._fixtureinfo.name2fixturedefs.values() for each in defined]
-    return any(_starts(function) for function in (item.function, *fixtures))
+    return any(starts(function) for function in (item.function, *fixtures))
 
 
 @cache
-def _starts(function: Any) -> bool:
+def starts(function: Any) -> bool:
+    """Whether a function names a module that starts processes, or a function or class of `tests` that does."""
     seen: set[int] = set()
     waiting = [function]
     while waiting:

@@ -48,6 +48,9 @@ def data(request) -> str:
     return request.param
 
 
+of_the_mixture = pytest.mark.parametrize("data", [MIXTURE], indirect=True, scope="module")
+
+
 def write_job(folder: Path, data: str, **overrides: Any) -> Path:
     if data == FILE_ALONE:
         return write_recipe(folder, **overrides)
@@ -154,9 +157,8 @@ def test_resumed_job_repeats_the_losses_and_the_adapter(together, folder, data):
         assert torch.equal(tensor, uninterrupted[key]), key
 
 
-def test_job_resumed_without_the_cache_prepares_the_same(together, folder, data):
-    if data != MIXTURE:
-        pytest.skip("only the mixture's is")
+@of_the_mixture
+def test_job_resumed_without_the_cache_prepares_the_same(together, folder):
     before, after = together[0][0]["losses"], together[0][3]["losses"]
     # Scores are made again with the clusters that are kept, in other batches than those they were fitted from.
     assert {step: after[step] for step in (3, 4)} == pytest.approx({step: before[step] for step in (3, 4)}, abs=2e-6)
@@ -213,9 +215,8 @@ def measure_by_harness(folder: Path) -> None:
     run(parse(["--tasks", BENCHMARK, "--output", str(folder / "harness"), *options], ""))
 
 
-def test_benchmark_is_scored_by_lm_evals_own_metric(together, folder, data):
-    if data != MIXTURE:
-        pytest.skip("has no task of lm-eval")
+@of_the_mixture
+def test_benchmark_is_scored_by_lm_evals_own_metric(together, folder):
     run_ranks(1, folder, measure_by_harness, folder)
     for evaluation, samples in (("adapted", "samples"), ("base", "samples_base")):
         own = [item for item in together[0][-1][evaluation] if item.task == BENCHMARK]
