@@ -14,7 +14,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, dataclass_transform
+from functools import partial
+from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -22,8 +23,9 @@ from pydantic_core import to_jsonable_python
 
 from trex_ds.files import ensure_home
 from trex_ds.quiet import quiet_imports
-from trex_ds.recipe_schema import describe_error, help_text, sections_in
-from trex_ds.recipe_source import FieldPath, Source, dotted, parse_arguments
+from trex_ds.recipe_help import help_text
+from trex_ds.recipe_schema import describe_error, is_switch, sections_in
+from trex_ds.recipe_source import COMMAND_LINE, FieldPath, Source, parse_arguments
 
 T = TypeVar("T")
 
@@ -59,22 +61,68 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{count} found", *(f"  {line}" for line in self.problems)]))
 
 
-def read_recipe(schema: type[T], argv: Sequence[str], description: str) -> T:
+def read_recipe(schema: type[T], argv: Sequence[str], description: str | None) -> T:
     """Read `--config FILE` and `--any.field value` overrides from `argv` into a `schema`.
 
-    Values are YAML 1.2 and are taken strictly: `1e-4` is a number, `no` is text, `"3"` is not a
-    whole number. `--tasks.0.weight 2` changes an item of a list, `--tasks '[...]'` the whole list.
-    `--local_rank`, which launchers add, is ignored; `--help` prints every field and exits.
+    Values are YAML 1.2 and are taken strictly: `1e-4` is a number, `no` is text, `"3"` is not a whole number. A field
+    that is true or false needs no value on the command line: `--training.resume`. `--tasks.0.weight 2` changes an item
+    of a list, `--tasks '[...]'` the whole list. FILE may also be the name of a recipe of this package.
+    `--local_rank`, which launchers add, is ignored.
+
+    Args:
+        schema: the recipe's class.
+        argv: the command line, without the command.
+        description: what `--help` prints above the fields. It prints those of the chosen method, and exits.
 
     Raises:
         ConfigError: with every problem of the command line, the file and the sections' own checks.
     """
-    arguments = parse_arguments(argv)
+    arguments = parse_arguments(argv, partial(is_switch, schema))
+    arguments.problems += [
+        f"{word!r}: not understood; overrides look like --section.field value ({COMMAND_LINE})"
+        for word in arguments.words
+    ]
     if arguments.help:
-        if _rank() == 0:
-            print(help_text(schema, description))
-        raise SystemExit(0)
-    source = Source(arguments)
+        _print_help(schema, description, Source(arguments, None if arguments.config else {}))
+    return _checked(schema, Source(arguments))
+
+
+def read_flags(schema: type[T], argv: Sequence[str], description: str | None, words: str | None = None) -> T:
+    """Read a command line of flat `--field value` options, without a recipe, into a `schema`.
+
+    Args:
+        schema: a section whose fields are the options.
+        argv: the command line, without the command.
+        description: what `--help` prints above the options.
+        words: the field, a list of texts, that takes what belongs to no option; None: there is no such field.
+
+    Raises:
+        ConfigError: with every problem of the command line.
+    """
+    # Names with hyphens were options once.
+    hyphens = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in argv]
+    arguments = parse_arguments(hyphens, partial(is_switch, schema))
+    if arguments.config is not None:
+        arguments.overrides.append(("config", arguments.config))
+    if words is None:
+        arguments.problems += [f"{word!r}: not understood; options look like --name VALUE" for word in arguments.words]
+    source = Source(arguments, {words: arguments.words} if words and arguments.words else {})
+    if arguments.help:
+        _print_help(schema, description, source)
+    return _checked(schema, source)
+
+
+def _print_help(schema: type, description: str | None, source: Source) -> NoReturn:
+    try:
+        text = help_text(schema, description or "", source.data)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    if _rank() == 0:
+        print(text)
+    raise SystemExit(0)
+
+
+def _checked(schema: type[T], source: Source) -> T:
     if source.data is None:
         raise ConfigError(source.problems)
     recipe, problems = _validate(schema, source)
@@ -168,7 +216,7 @@ def _validate(schema: type[T], source: Source) -> tuple[T | None, list[str]]:
             grouped.setdefault(path, []).append(e)
     # ... and print those of one field as one line.
     problems = [
-        f"{dotted(path) or 'the recipe'}: {describe_error(schema, path, group)} ({source.where(path)})"
+        source.told(path, describe_error(schema, path, group, on_command_line=source.where(path) == COMMAND_LINE))
         for path, group in grouped.items()
     ]
     for name, field in schema.__pydantic_fields__.items():  # type: ignore[attr-defined]
@@ -230,10 +278,8 @@ def _problems_here(value: Any, path: FieldPath, source: Source) -> list[str]:
 
 def _placed(line: str, value: Any, path: FieldPath, source: Source) -> str:
     """What the section `value` at `path` says of itself, with the field's full name and its place in the source."""
-    head = re.match(r"[\w.-]+(?=:)", line)
-    own = tuple(int(key) if key.isdecimal() else key for key in head[0].split(".")) if head else ()
-    if own and own[0] in {field.name for field in dataclasses.fields(value)}:
-        place, line = (*path, *own), ".".join([*map(str, path), line])
-    else:
-        place, line = path, f"{dotted(path)}: {line}" if path else line
-    return f"{line} ({source.where(place)})"
+    head, colon, problem = line.partition(": ")
+    own = tuple(int(key) if key.isdecimal() else key for key in head.split("."))
+    if colon and own[0] in {field.name for field in dataclasses.fields(value)}:
+        return source.told((*path, *own), problem)
+    return source.told(path, line)

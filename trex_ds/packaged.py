@@ -21,6 +21,12 @@ def deepspeed_name(file: Path) -> str:
     return file.stem if file.parent == DEEPSPEED_CONFIGS else str(file)
 
 
+def recipe_file(named: str) -> Path:
+    """The file of `--config`: a path, else, where no such file is, a recipe of this package by its name."""
+    packaged = RECIPES / f"{named}.yaml"
+    return packaged if named in names_in(RECIPES) and not Path(named).exists() else Path(named)
+
+
 def names_in(folder: Path) -> list[str]:
     """The names of the files in one of the package's folders, sorted."""
     return sorted(file.stem for file in folder.iterdir() if file.suffix in (".json", ".yaml"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
+
+from trex_ds.packaged import RECIPES, not_found, recipe_file
 
 FieldPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
@@ -27,25 +28,35 @@ class Arguments:
     config: str | None = None
     help: bool = False
     overrides: list[tuple[str, str]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    """What belongs to no option."""
     problems: list[str] = field(default_factory=list)
 
 
-def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """Take `--config FILE`, `--help` and `--field value` or `--field=value` apart."""
+def parse_arguments(argv: Sequence[str], is_switch: Callable[[str], bool]) -> Arguments:
+    """Take `--config FILE`, `--help`, and `--field value` or `--field=value` apart.
+
+    Args:
+        argv: the words of the command line.
+        is_switch: whether a field is true or false. Its value may be left out, which means true.
+    """
     arguments = Arguments()
     rest = list(argv)
     while rest:
         option = rest.pop(0)
+        if option == "--":
+            arguments.words += rest
+            break
         if option in ("--help", "-h"):
             arguments.help = True
             continue
         name, has_value, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
-            arguments.problems.append(
-                f"{option!r}: not understood; overrides look like --section.field value ({COMMAND_LINE})"
-            )
+            arguments.words.append(option)
             continue
-        if not has_value:
+        if not has_value and is_switch(name) and (not rest or rest[0].lower() not in ("true", "false", "null")):
+            value = "true"
+        elif not has_value:
             if not rest or rest[0].startswith("--"):
                 arguments.problems.append(f"--{name}: needs a value, as --{name}=VALUE ({COMMAND_LINE})")
                 continue
@@ -126,16 +137,23 @@ class Source:
     what went wrong on the way; what the values mean is the schema's affair.
     """
 
-    def __init__(self, arguments: Arguments):
+    def __init__(self, arguments: Arguments, data: Any = None):
+        """Read the file of `--config` and put the overrides in its place; with `data` they are put there, and no file.
+
+        Args:
+            arguments: the command line.
+            data: values to start from where there is no file.
+        """
         self.problems = list(arguments.problems)
-        self.data: Any = None
-        self._file = arguments.config or ""
+        self.data = data
+        self._file = COMMAND_LINE
         self._places: dict[FieldPath, str] = {}
         self._raw: dict[FieldPath, str] = {}
-        if arguments.config is None:
+        if data is None and arguments.config is None:
             self.problems.append("--config: missing; give the recipe's YAML file, as --config FILE")
             return
-        self._read_file(Path(self._file))
+        if data is None:
+            self._read_file(arguments.config or "")
         if self.data is not None:
             for name, raw in arguments.overrides:
                 self._override(name, raw)
@@ -147,6 +165,21 @@ class Source:
                 return self._places[path[:end]]
         return self._file
 
+    def told(self, path: FieldPath, problem: str) -> str:
+        """One line for a problem of the value at `path`: its name, as the user gave it, the problem and its place.
+
+        Where the value comes from the file, other fields that the problem names may come from the command line, and
+        be the cause: they are named too.
+        """
+        place = self.where(path)
+        name = dotted(path) or "the recipe"
+        if place == COMMAND_LINE:
+            return f"{'--' if path else ''}{name}: {problem} ({place})"
+        given = [dotted(other) for other, origin in self._places.items() if origin == COMMAND_LINE]
+        named = [f"--{other}" for other in given if re.search(rf"(?<![\w.-]){re.escape(other)}(?![\w.])", problem)]
+        also = f"; {', '.join(named)}: {COMMAND_LINE}" if named else ""
+        return f"{name}: {problem} ({place}{also})"
+
     def use_raw_text(self, path: FieldPath) -> bool:
         """Replace an override's parsed value by its text (`2024` stays "2024"); False if it cannot be."""
         raw = self._raw.pop(path, None)
@@ -155,11 +188,13 @@ class Source:
         self._parent(path)[path[-1]] = raw
         return True
 
-    def _read_file(self, file: Path) -> None:
+    def _read_file(self, named: str) -> None:
+        file = recipe_file(named)
+        self._file = str(file)
         try:
             text = file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            self.problems.append(f"--config: no file {file} in {Path.cwd()}")
+            self.problems.append(f"--config: {not_found(named, RECIPES)}")
             return
         except (OSError, UnicodeDecodeError) as error:
             self.problems.append(f"--config: cannot read {file}: {error}")
@@ -183,10 +218,10 @@ class Source:
             value, _, problems = _load_yaml(raw)
         except (yaml.YAMLError, ValueError) as error:
             if raw[:1] in ("[", "{"):
-                self.problems.append(f"{name}: not YAML: {_message(error)}, got {raw!r} ({COMMAND_LINE})")
+                self.problems.append(f"--{name}: not YAML: {_message(error)}, got {raw!r} ({COMMAND_LINE})")
                 return
             value, problems = raw, []  # such as *.json, which YAML takes for an alias
-        self.problems += [f"{name}: {message} ({COMMAND_LINE})" for _, message in problems]
+        self.problems += [f"--{name}: {message} ({COMMAND_LINE})" for _, message in problems]
         path: FieldPath = ()
         container = self.data
         keys = name.split(".")
@@ -195,7 +230,7 @@ class Source:
             if isinstance(container, list):
                 if not key.isdecimal() or int(key) >= len(container):
                     self.problems.append(
-                        f"{name}: {dotted(path)} is a list of {len(container)} items, numbered from 0; "
+                        f"--{name}: {dotted(path)} is a list of {len(container)} items, numbered from 0; "
                         f"{key!r} is none of them ({COMMAND_LINE})"
                     )
                     return
@@ -205,13 +240,13 @@ class Source:
                 if not last and container.get(key) is None:
                     if keys[depth + 1].isdecimal():
                         self.problems.append(
-                            f"{name}: the file has no list {dotted(path)}; "
+                            f"--{name}: the file has no list {dotted(path)}; "
                             f"give it whole, as --{dotted(path)} '[...]' ({COMMAND_LINE})"
                         )
                         return
                     container[key] = {}
             else:
-                self.problems.append(f"{name}: {dotted(path)} is a value, it has no fields ({COMMAND_LINE})")
+                self.problems.append(f"--{name}: {dotted(path)} is a value, it has no fields ({COMMAND_LINE})")
                 return
             if not last:
                 container = container[path[-1]]
