@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,45 +13,55 @@ import pytest
 from trex_ds.comparison.config import CompareRecipe
 from trex_ds.config import read_recipe
 from trex_ds.modeling.embedded import SMOLLM2
+from trex_ds.packaged import RECIPES, names_in
 from trex_ds.tasks.harness.index import leaf_configs, name_problem, refusal
 from trex_ds.training.recipe import Recipe
 
-ROOT = Path(__file__).parents[1]
-COMPARISONS = sorted((ROOT / "launch" / "recipes").glob("compare_*.yaml"))
-RECIPES = sorted(set((ROOT / "launch" / "recipes").glob("*.yaml")) - set(COMPARISONS))
+COMPARISONS = [name for name in names_in(RECIPES) if name.startswith("compare_")]
+TRAININGS = [name for name in names_in(RECIPES) if name not in COMPARISONS]
 PAPER = {
     *("boolq", "multirc", "wic", "wsc", "sglue_rte", "copa", "winogrande", "openbookqa", "anli", "piqa"),
     *("social_iqa", "commonsense_qa", "hellaswag", "mmlu"),
 }
 
 
-def read(file: Path, monkeypatch) -> Recipe:
-    monkeypatch.chdir(ROOT)
+@pytest.fixture
+def read(monkeypatch, tmp_path) -> Callable[[str], Recipe]:
+    """Read a packaged recipe by its name."""
+    monkeypatch.chdir(tmp_path)
     # The model may be one of the hub, which tests do not reach.
-    return read_recipe(Recipe, ["--config", str(file), "--model.name", SMOLLM2], "")
+    return lambda name: read_recipe(Recipe, ["--config", name, "--model.name", SMOLLM2], "")
 
 
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_recipe_is_valid_and_says_how_it_is_started(file, monkeypatch):
-    recipe = read(file, monkeypatch)
-    first = file.read_text().splitlines()[0]
-    assert first.startswith("# deepspeed ")
-    assert f"launch/train.py --config launch/recipes/{file.name}" in first
-    assert recipe.output_dir == f"runs/{file.stem}"
+def head(name: str) -> list[str]:
+    """The lines above a recipe's first value."""
+    return [
+        line.removeprefix("# ").strip()
+        for line in (RECIPES / f"{name}.yaml").read_text().split("\noutput_dir")[0].splitlines()
+    ]
 
 
-@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.stem)
-def test_comparison_is_valid_and_says_how_it_is_started(file, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    recipe = read_recipe(CompareRecipe, ["--config", str(file)], "")
-    first = file.read_text().splitlines()[0]
-    assert first.startswith("# deepspeed ")
-    assert f"launch/compare.py --config launch/recipes/{file.name}" in first
-    assert recipe.output_dir == f"runs/{file.stem}"
+@pytest.mark.parametrize("name", TRAININGS)
+def test_recipe_is_valid_and_says_how_it_is_started(name, read):
+    assert read(name).output_dir == f"runs/{name}"
+    schema, summary, _, command, *_ = head(name)
+    assert schema == "yaml-language-server: $schema=../schemas/train.json"
+    assert summary.endswith(".")
+    assert re.fullmatch(rf"deepspeed --num_\w+ \d --module trex_ds train --config {name}( \[.*\])?", command)
 
 
-def test_paper_recipe_names_its_fourteen_tasks_and_bbh(monkeypatch):
-    recipe = read(ROOT / "launch" / "recipes" / "paper_tasks.yaml", monkeypatch)
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparison_is_valid_and_says_how_it_is_started(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(CompareRecipe, ["--config", name], "").output_dir == f"runs/{name}"
+    schema, summary, _, command, *_ = head(name)
+    assert schema == "yaml-language-server: $schema=../schemas/compare.json"
+    assert summary.endswith(".")
+    assert re.fullmatch(rf"deepspeed --num_\w+ \d --module trex_ds compare --config {name}( \[.*\])?", command)
+
+
+def test_paper_recipe_names_its_fourteen_tasks_and_bbh(read):
+    recipe = read("paper_tasks")
     trained = {task.source.removeprefix("lm_eval:") for task in recipe.tasks if task.train_examples != 0}
     others = {task.source.removeprefix("lm_eval:") for task in recipe.tasks if task.train_examples == 0}
     assert trained == PAPER
@@ -68,8 +80,8 @@ def test_paper_recipe_names_its_fourteen_tasks_and_bbh(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["paper_tasks", "real_tasks"])
-def test_best_adapter_is_chosen_on_held_out_examples_while_training(name, monkeypatch):
-    recipe = read(ROOT / "launch" / "recipes" / f"{name}.yaml", monkeypatch)
+def test_best_adapter_is_chosen_on_held_out_examples_while_training(name, read):
+    recipe = read(name)
     assert recipe.evaluation.every is not None
     assert recipe.evaluation.every < (recipe.training.max_steps or 1000)
     assert recipe.data.packing
@@ -77,9 +89,13 @@ def test_best_adapter_is_chosen_on_held_out_examples_while_training(name, monkey
 
 
 def test_recipe_without_lm_eval_names_what_to_install():
-    given = ["launch/train.py", "--config", "launch/recipes/real_tasks.yaml", "--tasks", "[{source: 'lm_eval:boolq'}]"]
+    given = ["launch/train.py", "--config", "real_tasks", "--tasks", "[{source: 'lm_eval:boolq'}]"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.without_lm_eval", *given], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.without_lm_eval", *given],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "tasks.0.source: lm_eval:boolq needs lm-evaluation-harness" in done.stderr

@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,11 +98,11 @@ def read_flags(schema: type[T], argv: Sequence[str], description: str | None, wo
     Raises:
         ConfigError: with every problem of the command line.
     """
-    # Names with hyphens were options once.
-    hyphens = [re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in argv]
-    arguments = parse_arguments(hyphens, partial(is_switch, schema))
+    arguments = parse_arguments(argv, partial(is_switch, schema))
     if arguments.config is not None:
         arguments.overrides.append(("config", arguments.config))
+    # Some options had hyphens once.
+    arguments.overrides = [(name.replace("-", "_"), value) for name, value in arguments.overrides]
     if words is None:
         arguments.problems += [f"{word!r}: not understood; options look like --name VALUE" for word in arguments.words]
     source = Source(arguments, {words: arguments.words} if words and arguments.words else {})
@@ -216,7 +215,8 @@ def _validate(schema: type[T], source: Source) -> tuple[T | None, list[str]]:
             grouped.setdefault(path, []).append(e)
     # ... and print those of one field as one line.
     problems = [
-        source.told(path, describe_error(schema, path, group, on_command_line=source.where(path) == COMMAND_LINE))
+        ("" if path else "the recipe: ")
+        + source.told(path, describe_error(schema, path, group, source.where(path) == COMMAND_LINE))
         for path, group in grouped.items()
     ]
     for name, field in schema.__pydantic_fields__.items():  # type: ignore[attr-defined]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 DEEPSPEED_CONFIGS = _PACKAGE / "ds_configs"
 RECIPES = _PACKAGE / "recipes"
+SCHEMAS = _PACKAGE / "schemas"
 
 
 def deepspeed_file(named: str) -> Path:
@@ -34,7 +36,10 @@ def names_in(folder: Path) -> list[str]:
 
 def not_found(named: str, folder: Path) -> str:
     """What to say of a path at which there is no file and that is no name in `folder` either."""
-    names = names_in(folder)
-    near = difflib.get_close_matches(Path(named).stem, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"by name there are {', '.join(names)}"
-    return f"no file {named!r} (relative to {Path.cwd()}); {hint}"
+    return f"no file {named!r} (relative to {Path.cwd()}); {nearest(Path(named).stem, names_in(folder))}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint at the known name that `name` is most like, or at all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"by name there are {', '.join(known)}"

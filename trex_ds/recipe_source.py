@@ -172,13 +172,13 @@ class Source:
         be the cause: they are named too.
         """
         place = self.where(path)
-        name = dotted(path) or "the recipe"
+        name = f"{dotted(path)}: " if path else ""
         if place == COMMAND_LINE:
-            return f"{'--' if path else ''}{name}: {problem} ({place})"
+            return f"{'--' if path else ''}{name}{problem} ({place})"
         given = [dotted(other) for other, origin in self._places.items() if origin == COMMAND_LINE]
         named = [f"--{other}" for other in given if re.search(rf"(?<![\w.-]){re.escape(other)}(?![\w.])", problem)]
         also = f"; {', '.join(named)}: {COMMAND_LINE}" if named else ""
-        return f"{name}: {problem} ({place}{also})"
+        return f"{name}{problem} ({place}{also})"
 
     def use_raw_text(self, path: FieldPath) -> bool:
         """Replace an override's parsed value by its text (`2024` stays "2024"); False if it cannot be."""

@@ -91,6 +91,6 @@ def test_a_wrong_recipe_ends_it_with_code_2_and_all_problems(tmp_path):
 
 
 def test_a_negative_number_of_examples_to_show_is_refused():
-    done = launch("--show", "-1")
+    done = launch("--config", "quickstart", "--show", "-1")
     assert done.returncode == 2
     assert "--show: must be at least 0, got -1 (command line)" in done.stderr

@@ -1,16 +1,15 @@
-"""The command line of launch/eval.py, checked whole before anything is loaded."""
+"""The command line of `trex-ds eval`, checked whole before anything is loaded."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
-from trex_ds.config import ConfigError
+from trex_ds.config import read_flags, section
 from trex_ds.files import make_writable
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.harness.index import name_problem, refusal
@@ -41,43 +40,78 @@ class BenchmarkArguments:
     output: Path
 
 
-def parse(argv: Sequence[str], description: str) -> BenchmarkArguments:
+@section
+class _Options:
+    """What to evaluate, as it is given on the command line."""
+
+    tasks: str
+    """Comma-separated tasks, groups or tags of lm-eval."""
+    adapter: str | None = None
+    """The adapter/ folder of a training run; it names its base model itself."""
+    model: str | None = None
+    """A base model: a folder, a hub id, or embedded:smollm2-135m-instruct; with adapter: its base model, if that is
+    no longer where it was."""
+    lora: str | None = None
+    """With model: the folder of a PEFT adapter for it."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """With model and no adapter: the type of its weights."""
+    no_base: bool = False
+    """Do not evaluate the base model beside the adapter."""
+    limit: int | None = None
+    """Items of each task, the first ones; null: all."""
+    num_fewshot: int | None = None
+    """Solved examples before each item; null: as the task says."""
+    batch_size: int = 16
+    """Rows of a forward pass on each process."""
+    apply_chat_template: bool = False
+    """Put prompts into the model's chat template."""
+    mirror: str | None = None
+    """A folder whose <hub id> subfolders stand in for hub datasets."""
+    output: Path = Path("runs/evaluation")
+    """Folder for the results."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Each of the tasks once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
+
+    @property
+    def base_model(self) -> ModelConfig | None:
+        """The base model that is named."""
+        return ModelConfig(self.model, dtype=self.dtype) if self.model else None
+
+    def problems(self) -> list[str]:
+        """Models, tasks and folders that cannot be used, or not together."""
+        found = _model_problems(self)
+        if not self.task_names:
+            found.append("tasks: names none; give some, as --tasks boolq,winogrande")
+        found += [f"tasks: {problem}" for name in self.task_names if (problem := name_problem(name) or refusal(name))]
+        # Not by their types, because a section whose types are wrong says nothing more.
+        for name, least in {"limit": 1, "num_fewshot": 0, "batch_size": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                found.append(f"{name}: must be at least {least}, got {value}")
+        if int(os.environ.get("RANK", "0")) == 0:  # which alone writes
+            try:
+                make_writable(self.output)
+            except OSError as error:
+                found.append(f"output: {self.output} cannot be written to: {error}; name another folder")
+        if self.mirror is not None and not Path(self.mirror).is_dir():
+            found.append(f"mirror: no folder {self.mirror!r} in {Path.cwd()}")
+        return found
+
+
+def parse(argv: Sequence[str], description: str | None) -> BenchmarkArguments:
     """The arguments of a command line.
 
     Raises:
         ConfigError: with all that is wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog="launch/eval.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tasks", required=True, help="comma-separated tasks, groups or tags of lm-eval")
-    parser.add_argument("--adapter", help="the adapter/ folder of a training run; it names its base model itself")
-    parser.add_argument(
-        "--model",
-        help="a base model: a folder, a hub id, or embedded:smollm2-135m-instruct; with --adapter: its base model, if "
-        "that is no longer where it was",
-    )
-    parser.add_argument("--lora", help="with --model: the folder of a PEFT adapter for it")
-    parser.add_argument(
-        "--dtype",
-        choices=["bfloat16", "float32"],
-        default="bfloat16",
-        help="with --model and no --adapter: its weights",
-    )
-    parser.add_argument("--no_base", action="store_true", help="do not evaluate the base model beside the adapter")
-    parser.add_argument("--limit", type=int, help="items of each task, the first ones; default: all")
-    parser.add_argument("--num_fewshot", type=int, help="solved examples before each item; default: as the task says")
-    parser.add_argument("--batch_size", type=int, default=16, help="rows of a forward pass on each rank")
-    parser.add_argument("--apply_chat_template", action="store_true", help="put prompts into the model's chat template")
-    parser.add_argument("--mirror", help="a folder whose <hub id> subfolders stand in for hub datasets")
-    parser.add_argument("--output", default="runs/evaluation", help="folder for the results; default: runs/evaluation")
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # launchers add it
-    given = parser.parse_args(argv)
-    model = ModelConfig(given.model, dtype=cast(Literal["bfloat16", "float32"], given.dtype)) if given.model else None
-    arguments = BenchmarkArguments(
-        tasks=tuple(dict.fromkeys(name.strip() for name in given.tasks.split(",") if name.strip())),
+    given = read_flags(_Options, argv, description)
+    return BenchmarkArguments(
+        tasks=given.task_names,
         adapter=given.adapter,
-        model=model,
+        model=given.base_model,
         lora=given.lora,
         base=not given.no_base,
         limit=given.limit,
@@ -85,59 +119,37 @@ def parse(argv: Sequence[str], description: str) -> BenchmarkArguments:
         batch_size=given.batch_size,
         apply_chat_template=given.apply_chat_template,
         mirror=given.mirror,
-        output=Path(given.output),
+        output=given.output,
     )
-    problems = _problems(arguments)
-    if problems:
-        raise ConfigError(problems)
-    return arguments
 
 
-def _problems(arguments: BenchmarkArguments) -> list[str]:
-    found = _model_problems(arguments)
-    if not arguments.tasks:
-        found.append("--tasks: names none; give some, as --tasks boolq,winogrande")
-    found += [f"--tasks: {problem}" for name in arguments.tasks if (problem := name_problem(name) or refusal(name))]
-    for name, least in {"limit": 1, "num_fewshot": 0, "batch_size": 1}.items():
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            found.append(f"--{name}: must be at least {least}, got {value}")
-    if int(os.environ.get("RANK", "0")) == 0:  # which alone writes
-        try:
-            make_writable(arguments.output)
-        except OSError as error:
-            found.append(f"--output: {arguments.output} cannot be written to: {error}; name another folder")
-    if arguments.mirror is not None and not Path(arguments.mirror).is_dir():
-        found.append(f"--mirror: no folder {arguments.mirror!r} in {Path.cwd()}")
-    return found
-
-
-def _model_problems(arguments: BenchmarkArguments) -> list[str]:
-    if arguments.adapter is not None:
-        found = [] if arguments.model is None else _base_problems(arguments.model)
-        if arguments.lora is not None:
-            found.append("--lora: not together with --adapter; give one of the two")
-        found += _missing("--adapter", arguments.adapter)
-        if AdapterFolder(Path(arguments.adapter)).answers_by_task:
+def _model_problems(options: _Options) -> list[str]:
+    model = options.base_model
+    if options.adapter is not None:
+        found = [] if model is None else _base_problems(model)
+        if options.lora is not None:
+            found.append("lora: not together with --adapter; give one of the two")
+        found += _missing("adapter", options.adapter)
+        if AdapterFolder(Path(options.adapter)).answers_by_task:
             ask = "ask it with launch/answer.py --task NAME"
-            found.append(f"--adapter: {arguments.adapter} {_CANNOT_ASK}; {ask}")
+            found.append(f"adapter: {options.adapter} {_CANNOT_ASK}; {ask}")
         return found
-    if arguments.model is None:
-        beside_lora = " (--lora needs the --model that it was trained on)" if arguments.lora else ""
+    if model is None:
+        beside_lora = " (--lora needs the --model that it was trained on)" if options.lora else ""
         return [f"--adapter or --model: one of them is needed{beside_lora}"]
-    found = _base_problems(arguments.model)
-    if arguments.lora is not None:
-        lora = AdapterFolder(Path(arguments.lora))
-        found += _missing("--lora", arguments.lora, peft_only=True)
+    found = _base_problems(model)
+    if options.lora is not None:
+        lora = AdapterFolder(Path(options.lora))
+        found += _missing("lora", options.lora, peft_only=True)
         if lora.is_trex:
-            found.append(f"--lora: {arguments.lora} holds a T-REX adapter; give it as --adapter, without --model")
+            found.append(f"lora: {options.lora} holds a T-REX adapter; give it as --adapter, without --model")
         if lora.answers_by_task:
-            found.append(f"--lora: {arguments.lora} {_CANNOT_ASK}; give an adapter of another method")
+            found.append(f"lora: {options.lora} {_CANNOT_ASK}; give an adapter of another method")
     return found
 
 
 def _base_problems(model: ModelConfig) -> list[str]:
-    return [f"--model: {problem.removeprefix('name: ')}" for problem in model.problems_here()]
+    return [f"model: {problem.removeprefix('name: ')}" for problem in model.problems_here()]
 
 
 def _missing(option: str, folder: str, *, peft_only: bool = False) -> list[str]:

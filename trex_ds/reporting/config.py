@@ -70,6 +70,8 @@ class ReportRecipe(Recipe):
     """What is counted, timed and looked at."""
     comparison: str | None = None
     """A comparison.json of launch/compare.py, for the claims on accuracy."""
+    check: bool = False
+    """Exit with code 1 if a claim does not hold."""
 
     checked_here: ClassVar[tuple[str, ...]] = (*Recipe.checked_here, "report")
 
