@@ -51,8 +51,12 @@ def main(command: str | None = None) -> None:
 
     from trex_ds.config import run_or_exit
 
-    module = import_module(f"trex_ds.commands.{COMMANDS[command][0]}")
-    run_or_exit(lambda: sys.exit(module.main(words)))
+    def run() -> None:
+        # Imported here, where what libraries say meanwhile is silenced.
+        if code := import_module(f"trex_ds.commands.{COMMANDS[command][0]}").main(words):
+            sys.exit(code)
+
+    run_or_exit(run)
 
 
 def _help() -> str:

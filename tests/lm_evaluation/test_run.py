@@ -180,7 +180,7 @@ def test_all_that_is_wrong_is_said_at_once(folder, tmp_path):
     assert lora.startswith("--lora: not together with --adapter")
     assert adapter.startswith(f"--adapter: {folder} has no adapter_config.json, ")
     assert "has no task 'bolq'; did you mean boolq" in task
-    assert limit == "--limit: must be at least 1, got 0"
+    assert limit == "--limit: must be at least 1, got 0 (command line)"
     assert output.startswith(f"--output: {tmp_path}/file/results cannot be written to: ")
     assert mirror.startswith("--mirror: no folder 'nowhere' in ")
 

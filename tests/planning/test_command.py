@@ -61,7 +61,7 @@ def test_everything_wrong_is_said_at_once_with_code_2(recipe, tmp_path, monkeypa
     for problem in (
         "gpus: must be more than 0, got 0",
         'gpu_memory: must be a number, got "lots"',
-        "node: unknown key; did you mean nodes?",
+        "--node: unknown key; did you mean --nodes?",
         "assumptions.free_share: must be less than 1",
         "model",
     ):

@@ -26,7 +26,7 @@ def read(file: Path, *arguments: str) -> Recipe:
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["--training.lerning_rate", "1"], ["unknown key", "did you mean training.learning_rate"]),
+        (["--training.lerning_rate", "1"], ["unknown key", "did you mean --training.learning_rate"]),
         (["--model.name", "/nowhere/model"], ["model.name", "'/nowhere/model'", "neither an existing folder"]),
         (["--model.name", "embedded:smollm"], ["model.name", "the only one is embedded:smollm2-135m-instruct"]),
         (["--tasks.0.source", "gym:silogism"], ["tasks.0.source", "did you mean gym:syllogism"]),
