@@ -28,7 +28,7 @@ class Options:
     adapter: str
     """The adapter/ folder of a training run."""
     model: str | None = None
-    """Its base model, if that is no longer where it was: a folder or a hub id."""
+    """The base model, a folder or a hub id; null: the one that the adapter names, where it was then."""
     max_new_tokens: PositiveInt = 64
     """Longest answer, in tokens."""
     task: str | None = None

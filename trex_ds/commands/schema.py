@@ -33,7 +33,7 @@ RECIPE_CLASSES = {
 
 @section
 class Options:
-    """Which schema, and where to."""
+    """The schema that is wanted, and its file."""
 
     command: list[str] = field(default_factory=lambda: ["train"])
     """The command whose recipes are described."""

@@ -52,9 +52,9 @@ class _Options:
     """A base model: a folder, a hub id, or embedded:smollm2-135m-instruct; with adapter: its base model, if that is
     no longer where it was."""
     lora: str | None = None
-    """With model: the folder of a PEFT adapter for it."""
+    """The folder of a PEFT adapter for model."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """With model and no adapter: the type of its weights."""
+    """Type of the weights of model, where there is no adapter."""
     no_base: bool = False
     """Do not evaluate the base model beside the adapter."""
     limit: int | None = None
