@@ -351,6 +351,6 @@ def test_a_process_ends_with_code_2_without_a_traceback_and_without_importing_to
 def test_what_takes_a_library_is_checked_where_nothing_else_is_wrong(problems):
     text = "model: m\ntasks: [{name: a_unknown}, {name: %s}]"
     assert problems(text % "no_b") == ["tasks.1.name: no such task 'no_b' (r.yaml:2)"]
-    assert problems(text % "b", "--extra.epochs", "0")[0].startswith("extra.epochs: ")
+    assert problems(text % "b", "--extra.epochs", "0")[0].startswith("--extra.epochs: ")
     assert len(problems(text % "b", "--extra.epochs", "0")) == 1
     assert problems(text % "b") == ["tasks.0.name: the library has no 'a_unknown' (r.yaml:2)"]
