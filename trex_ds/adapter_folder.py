@@ -27,7 +27,7 @@ IDENTITY_FILE = "base_model.json"
 """What the base model is: see `trex_ds.modeling.identity`."""
 
 ADAPTER_FOLDER = "adapter"
-"""Where the folder lies in that of a training run, which holds the files beside the first two as well."""
+"""Name of the folder in that of a training run, which holds the files beside the first two as well."""
 
 _BY_TASK = "POLY"  # PEFT's type of both poly and mhr
 
