@@ -56,7 +56,7 @@ def with_a_class():
 
 
 def only_in_words():
-    """Does not use subprocess.run."""
+    """Name subprocess.run in words alone."""
     return "subprocess", torch.zeros(1), ranks.free_port
 
 
