@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -13,9 +12,9 @@ from trex_ds.data.config import DataConfig
 from trex_ds.data.encoding import encode_example
 from trex_ds.data.validation import TaskReport, validate_tasks
 from trex_ds.data.validation_report import histogram, print_validation, save_validation
-from trex_ds.tasks import sources
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.config import TaskConfig
+from trex_ds.tasks.sources.file import FileSource
 
 TOKENIZER = make_tokenizer()
 
@@ -60,7 +59,7 @@ def test_answers_without_text_or_tokens(monkeypatch):
         ("evaluation", Example("b", " ", "odd")),
         ("train", Example("c", "fine", "odd")),
     ]
-    monkeypatch.setitem(sources.SOURCES, "file", replace(sources.SOURCES["file"], read=lambda *_: iter(made)))
+    monkeypatch.setattr(FileSource, "examples", lambda self: iter(made))
     (report,) = validate_tasks([TaskConfig("file:odd")], DataConfig(), TOKENIZER, 8).tasks
     assert (report.empty_answers, report.unsupervised) == (3, 1)
 

@@ -16,7 +16,9 @@ from tests.intuition.fakes import FakeEmbedder
 from tests.training.jobs import write_recipe
 from tests.training.preparations import content, made, prepare_file, use_embedder, use_small_pieces
 from trex_ds.intuition.scores import IntuitionResult
-from trex_ds.preparation import prepare as preparation
+from trex_ds.tasks.source import Source
+from trex_ds.tasks.sources.file import FileSource
+from trex_ds.tasks.sources.gym import GymSource
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -43,16 +45,16 @@ def finished(cache: Path) -> list[Path]:
 
 
 def failing_reader(after: int, fail: Any) -> Any:
-    """Reads as the real one does, but no more than some examples of a gym task."""
-    real = preparation.read_examples
+    """Gives what a gym task gives, but no more than some examples."""
+    real = GymSource.examples
 
-    def read(entry: Any, mirror: str | None) -> Any:
-        for number, item in enumerate(real(entry, mirror)):
-            if entry.source.startswith("gym:") and number == after:
+    def examples(source: GymSource) -> Any:
+        for number, item in enumerate(real(source)):
+            if number == after:
                 fail()
             yield item
 
-    return read
+    return examples
 
 
 def raise_error() -> None:
@@ -68,7 +70,7 @@ def test_interrupted_while_examples_are_written(tmp_path, monkeypatch, fail):
     use_embedder(monkeypatch)
     file = write_recipe(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "read_examples", failing_reader(5, fail))
+        patch.setattr(GymSource, "examples", failing_reader(5, fail))
         with pytest.raises((OSError, KeyboardInterrupt)):
             prepare_file(file, *two_tasks(tmp_path))
     check_next_preparation(tmp_path, file, monkeypatch)
@@ -77,7 +79,7 @@ def test_interrupted_while_examples_are_written(tmp_path, monkeypatch, fail):
 def prepare_and_die(file: Path, arguments: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         use_embedder(patch)
-        patch.setattr(preparation, "read_examples", failing_reader(5, lambda: os._exit(9)))
+        patch.setattr(GymSource, "examples", failing_reader(5, lambda: os._exit(9)))
         prepare_file(file, *arguments)
 
 
@@ -96,13 +98,18 @@ def check_next_preparation(folder: Path, file: Path, monkeypatch: pytest.MonkeyP
     (first,) = finished(folder / "cache")
     assert '"sum"' in (first / "counts.json").read_text()
     read: list[str] = []
-    real = preparation.read_examples
 
-    def noting(entry: Any, mirror: str | None) -> Any:
-        read.append(entry.source)
-        return real(entry, mirror)
+    def noting(kind: type[Source]) -> None:
+        real = kind.examples
 
-    monkeypatch.setattr(preparation, "read_examples", noting)
+        def examples(source: Source) -> Any:
+            read.append(source.config.source)
+            return real(source)
+
+        monkeypatch.setattr(kind, "examples", examples)
+
+    noting(GymSource)
+    noting(FileSource)
     prepared = prepare_file(file, *two_tasks(folder))
     assert read == ["gym:spell_backward"]
     assert made(prepared) == {"examples": True, "intuition": True}

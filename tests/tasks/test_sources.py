@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from tests.tasks.reading import problems_of
+from tests.tasks import mirrors
+from tests.tasks.reading import problems_of, write
+from tests.tasks.reading import sums as rows_of_sums
 from trex_ds.tasks import registry
 from trex_ds.tasks.base import Example, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
@@ -146,3 +150,45 @@ print([name for name in heavy if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == ["[1, 1, 2, 2, 1, 1]", "[]"]
+
+
+SMALL = {
+    "file": lambda folder: {"source": write(folder / "sums.jsonl", rows_of_sums(0, 40))},
+    "gym": lambda folder: {"source": "gym:spell_backward", "train_examples": 5, "evaluation_examples": 3},
+    "hub": lambda folder: {
+        "source": "hub:aps/super_glue",
+        "options": {"config": "multirc"},
+        "columns": MULTIRC,
+        "evaluation_fraction": 0.5,
+    },
+    "lm_eval": lambda folder: {"source": "lm_eval:boolq"},
+}
+"""Settings of a small entry of each kind, where `folder` is empty but for a mirror of the hub, `folder / "mirror"`."""
+
+MULTIRC = {"prompt": "paragraph", "answer": "answer"}
+
+
+def test_every_kind_has_a_small_entry():
+    assert SMALL.keys() == kinds().keys()
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_what_all_kinds_have_in_common(kind, tmp_path):
+    mirror = str(mirrors.write_mirror(tmp_path / "mirror"))
+    config = TaskConfig(**SMALL[kind](tmp_path))
+    assert problems_of(config) == []
+    source = source_of(config, mirror)
+    assert set(source.no_effect()) < {field.name for field in fields(TaskConfig)}
+    assert source.fingerprint() == source_of(config, mirror).fingerprint()
+    found = list(source.examples())
+    assert found == list(source_of(config, mirror).examples())
+    assert {split for split, _ in found} == {"train", "evaluation"}
+    assert not {e.text for split, e in found if split == "train"} & {e.text for s, e in found if s == "evaluation"}
+    json.dumps([example.record for _, example in found])
+    if scorer := source.scorer():
+        assert {scorer(example, example.answer) for _, example in found} == {1.0}
+        assert scorer(found[0][1], "zqxv") == 0.0
+    source.keep_for_evaluation(tmp_path / "kept")
+    assert (tmp_path / "kept").is_dir() == (scorer is None)
+    capped = source_of(replace(config, train_examples=2, evaluation_examples=2), mirror)
+    assert Counter(split for split, _ in capped.examples()) == {"train": 2, "evaluation": 2}
