@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trex_ds.version import __version__
 
 if TYPE_CHECKING:
-    from trex_ds.adapters.config import TRexConfig
+    from trex_ds.adapters.trex import TRexConfig
     from trex_ds.intuition.centroids import Centroids
     from trex_ds.intuition.scorer import Intuition
 

@@ -6,18 +6,23 @@ is found in one go and printed together; an unknown key comes with its nearest n
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import io
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+from itertools import pairwise
+from typing import Annotated, Any, NoReturn, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic_core import to_jsonable_python
 
 from trex_ds.files import ensure_home
@@ -43,12 +48,42 @@ def section(cls: type[T]) -> type[T]:
     what only this machine and its folders can tell. The latter is asked of a recipe, and of those of its
     sections that it names in `checked_here`, because not every command runs a recipe on this machine.
     `library_problems(self) -> list[str]` is for checks that import a large library. It is asked only of a
-    recipe without other problems.
+    recipe without other problems. Fields that a section inherits keep their descriptions.
     """
+    for base in cls.__mro__[1:]:
+        if "__dataclass_fields__" in vars(base):
+            _describe_fields(base)
     decorate: Callable[[type[T]], Any] = pydantic_dataclass(
         config=ConfigDict(extra="forbid", use_attribute_docstrings=True)
     )
     return decorate(cls)
+
+
+def _describe_fields(cls: type) -> None:
+    """Put the literals under a dataclass's fields where pydantic finds them in a class that inherits the fields."""
+    own = inspect.get_annotations(cls).keys()
+    fields = [field for field in dataclasses.fields(cls) if field.name in own and isinstance(field.type, str)]
+    if not fields:  # it was a base before
+        return
+    hints = get_type_hints(cls, include_extras=True)
+    literals = {} if is_pydantic_dataclass(cls) else _literals_under_fields(cls)
+    for field in fields:
+        text = literals.get(field.name) or cls.__pydantic_fields__[field.name].description  # type: ignore[attr-defined]
+        field.type = Annotated[hints[field.name], Field(description=text)]
+
+
+def _literals_under_fields(cls: type) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 class ConfigError(ValueError):

@@ -9,7 +9,9 @@ from peft import PeftConfig, PeftModel
 
 from tests.intuition.planted import planted_centroids
 from trex_ds.adapters.loading import adapt
-from trex_ds.adapters.sections import SECTIONS
+from trex_ds.adapters.peft_config import peft_config
+from trex_ds.methods import config
+from trex_ds.methods.base import Method
 
 NUM_CLUSTERS = 6
 TASKS = ["spell", "sum"]
@@ -27,27 +29,27 @@ SMALL: dict[str, dict[str, Any]] = {
     "poly": {"r": 2, "n_skills": 2},
     "mhr": {"r": 2, "n_skills": 2, "n_splits": 2},
 }
-METHODS = sorted(SECTIONS)
+METHODS = sorted(config.METHODS)
 GENERATOR_SEED = 1
 
 
-def section(method: str) -> Any:
+def section(method: str) -> Method:
     """The method's section of a recipe, with sizes that a tiny model has room for."""
-    return SECTIONS[method](**SMALL.get(method, {}))
+    return config.METHODS[method](**SMALL.get(method, {}))
 
 
 def configuration(method: str) -> PeftConfig:
     chosen = section(method)
-    config = chosen.build()
+    made = peft_config(chosen)
     if chosen.needs_intuition:
-        config.attach_centroids(planted_centroids(NUM_CLUSTERS))
-    return config
+        made.attach_centroids(planted_centroids(NUM_CLUSTERS))
+    return made
 
 
 def adapted(method: str, base: Any, drawn: bool = True) -> PeftModel:
     """The model with an adapter as a job makes it, in evaluation mode; `drawn`: not as it starts."""
     torch.manual_seed(0)
-    model = adapt(base, configuration(method), TASKS)
+    model = adapt(base, configuration(method), len(TASKS))
     if drawn:
         draw(model)
     return model.eval()

@@ -13,9 +13,10 @@ from trex_ds.adapters.architectures import ARCHITECTURES
 from trex_ds.adapters.flylora import FlyLoraConfig
 from trex_ds.adapters.hydralora import HydraLoraConfig
 from trex_ds.adapters.molora import MoLoraConfig
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.config import ConfigError
-from trex_ds.reporting.config import adapter_section
+from trex_ds.methods.trex import MoR1E
 
 TABLE = {
     "trex": (TRexConfig(intuition_transform="centered"), 51_872_192, 81_183_280),
@@ -25,7 +26,7 @@ TABLE = {
     "sira_8x4": (SiraConfig(num_experts=8, r=4), 89_063_424, 139_427_840),
     "hydralora_3x8": (HydraLoraConfig(num_heads=3, r=8), 45_162_496, 70_717_440),
     "hydralora_3x16": (HydraLoraConfig(num_heads=3, r=16), 86_908_928, 136_089_600),
-    "mor1e_32": (adapter_section({"method": "mor1e", "num_experts": 32}).build(), 116_392_384, 182_190_640),
+    "mor1e_32": (peft_config(MoR1E(num_experts=32)), 116_392_384, 182_190_640),
     "flylora_r32": (FlyLoraConfig(r=32), 43_515_904, 68_157_440),
     "trex_8x8": (TRexConfig(num_in_experts=8, num_out_experts=8, num_clusters=64), 92_864_960, 145_326_640),
 }
@@ -41,15 +42,15 @@ def test_trained_parameters_of_the_table(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_are_those_of_a_real_model(method):
     model = adapted(method, tiny_llama())
-    own = section(method).build()
+    own = peft_config(section(method))
     found = counts.count(model.config, own, tasks=len(TASKS))
     assert counts.trained(found) == sum(parameter.numel() for parameter in trained(model).values())
-    assert own == section(method).build()
+    assert own == peft_config(section(method))
 
 
 def test_how_many_tasks_are_learned_apart_must_be_said():
     with pytest.raises(ValueError, match="count needs their number: pass tasks"):
-        counts.count(tiny_llama().config, section("poly").build())
+        counts.count(tiny_llama().config, peft_config(section("poly")))
 
 
 @pytest.mark.parametrize("model", ["LLaMA-3-8B", "Qwen2.5-7B", "SmolLM2-135M"])

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.flylora import FlyLoraConfig
 from trex_ds.adapters.hydralora import HydraLoraConfig
 from trex_ds.adapters.molora import MoLoraConfig
@@ -15,6 +14,7 @@ from trex_ds.adapters.mora import MoraConfig
 from trex_ds.adapters.routed_update import routed_update, routed_update_reference
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
+from trex_ds.adapters.trex import TRexConfig
 
 BATCH, SEQ, IN, OUT = 2, 5, 6, 7
 
@@ -75,7 +75,7 @@ METHODS = [
     (FlyLoraConfig(r=6, top_k=2, density=0.5), flylora),
     (MoraConfig(r=6, top_k=3, temperature=0.5), mora),
 ]
-WITH_IDS = pytest.mark.parametrize(("config", "paper"), METHODS, ids=[c.method for c, _ in METHODS])
+WITH_IDS = pytest.mark.parametrize(("config", "paper"), METHODS, ids=[c.peft_type.value for c, _ in METHODS])
 
 
 def drawn(config):
@@ -178,13 +178,13 @@ def test_flylora_draws_sparse_rows_of_unit_length():
     ("config_cls", "fields", "message"),
     [
         (MoLoraConfig, {"num_experts": 0}, "num_experts.*at least 1.*0"),
-        (SiraConfig, {"top_k": 9}, "top_k must be at most num_experts = 8, got 9"),
+        (SiraConfig, {"top_k": 9}, "top_k: must be at most num_experts = 8, got 9"),
         (SiraConfig, {"capacity_factor": 0.0, "balance_weight": -1.0}, "capacity_factor.*0.0; balance_weight.*-1.0"),
-        (SmoraConfig, {"top_k": 33}, "top_k must be at most r = 32, got 33"),
-        (FlyLoraConfig, {"density": 1.5}, r"density must lie in \(0, 1\], got 1.5"),
-        (MoraConfig, {"temperature": 0.0}, "temperature must be positive, got 0.0"),
-        (HydraLoraConfig, {"r": 0, "dropout": 1.0}, r"r must be.*0; dropout must lie in \[0, 1\), got 1.0"),
-        (TRexConfig, {"router": "tokn"}, "router must be one of token, factorized.*'tokn'"),
+        (SmoraConfig, {"top_k": 33}, "top_k: must be at most r = 32, got 33"),
+        (FlyLoraConfig, {"density": 1.5}, r"density: must lie in \(0, 1\], got 1.5"),
+        (MoraConfig, {"temperature": 0.0}, "temperature: must be a finite number above 0, got 0.0"),
+        (HydraLoraConfig, {"r": 0, "dropout": 1.0}, r"dropout: must lie in \[0, 1\), got 1.0; r: must be.*0"),
+        (TRexConfig, {"router": "tokn"}, "router: must be one of token, factorized.*'tokn'"),
         (TRexConfig, {"router": "none", "intuition_transform": "none"}, "nothing that routes"),
         (TRexConfig, {"pairs": "diagonal"}, "num_in_experts = num_out_experts, got 4 and 8"),
         (

@@ -15,7 +15,9 @@ from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig, bf16_matmul
 from trex_ds.adapters.counts import count
 from trex_ds.adapters.loading import WEIGHTS_FILE, adapt, load_adapted
-from trex_ds.adapters.sections import SECTIONS
+from trex_ds.adapters.peft_config import peft_config
+from trex_ds.methods.lora import Lora
+from trex_ds.methods.poly import Mhr
 from trex_ds.training.saving import load_adapter
 
 
@@ -64,10 +66,10 @@ def test_only_the_first_of_many_missing_tensors_are_named(tmp_path):
 
 
 def test_parts_that_do_not_divide_a_linears_features_are_refused():
-    config = SECTIONS["mhr"](r=2, n_skills=2, n_splits=5).build()
+    config = peft_config(Mhr(r=2, n_skills=2, n_splits=5))
     message = r"n_splits: 5 does not divide the 32 inputs and 32 outputs of \S+q_proj; take a number"
     with pytest.raises(ValueError, match=message):
-        adapt(tiny_llama(), config, ["sum"])
+        adapt(tiny_llama(), config, 1)
     with pytest.raises(ValueError, match=message):
         count(tiny_llama().config, config, tasks=1)
 
@@ -77,7 +79,7 @@ def test_linears_of_an_adapter_multiply_as_those_of_its_base_do(monkeypatch):
     monkeypatch.setattr(bf16_matmul, "cpu_lacks_bfloat16", lambda: True)
     real = bf16_matmul._forward
     monkeypatch.setattr(bf16_matmul, "_forward", lambda module, x: used.append(module) or real(module, x))
-    model = adapt(tiny_llama().bfloat16(), SECTIONS["lora"](target_modules=["q_proj"]).build())
+    model = adapt(tiny_llama().bfloat16(), peft_config(Lora(target_modules=["q_proj"])))
     model(input_ids=torch.arange(5)[None]).logits.sum().backward()
     linears = [module for module in model.modules() if type(module) is torch.nn.Linear]
     assert set(used) == set(linears)

@@ -12,8 +12,8 @@ import torch
 from tests.adapters.methods import METHODS, adapted, section, side_inputs, trained
 from tests.conftest import tiny_llama
 from tests.ranks import run_ranks
-from trex_ds.adapters.limits import CHECKPOINTING, FOUR_BITS, PACKING, ZERO, ZERO3
 from trex_ds.adapters.loading import load_adapted
+from trex_ds.methods.limits import CHECKPOINTING, FOUR_BITS, PACKING, ZERO, ZERO3
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.config import ModelConfig
 

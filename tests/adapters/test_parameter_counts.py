@@ -7,7 +7,8 @@ import torch
 from peft import get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trex_ds.adapters.sections import SECTIONS
+from trex_ds.adapters.peft_config import peft_config
+from trex_ds.methods.config import METHODS
 
 SHAPES = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -26,7 +27,7 @@ def linears(size):
 def trainable(size, method, **fields):
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(vocab_size=32000, **SHAPES[size]))
-        model = get_peft_model(model, SECTIONS[method](**fields).build())
+        model = get_peft_model(model, peft_config(METHODS[method](**fields)))
     return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -16,7 +16,7 @@ from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
 
 BALANCED = [SmoraConfig(r=6, top_k=2, bias_update_rate=0.5), FlyLoraConfig(r=6, top_k=2, bias_update_rate=0.5)]
-WITH_IDS = pytest.mark.parametrize("config", BALANCED, ids=[c.method for c in BALANCED])
+WITH_IDS = pytest.mark.parametrize("config", BALANCED, ids=[c.peft_type.value for c in BALANCED])
 
 
 def made(config, checkpointing=False):

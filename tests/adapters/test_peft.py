@@ -370,7 +370,7 @@ def test_what_is_not_a_linear_is_refused(base):
         ({"num_in_experts": 0}, "num_in_experts.*got 0"),
         ({"dropout": 1.0}, r"dropout.*1\.0"),
         ({"intuition_transform": "rawer"}, "raw, centered, mapped.*'rawer'"),
-        ({"num_clusters": 16}, "num_clusters is 16.*32.*mapped"),
+        ({"num_clusters": 16}, "num_clusters: is 16.*32.*mapped"),
         ({"gate_sharpness": 0}, "gate_sharpness"),
     ],
 )

@@ -116,10 +116,10 @@ def routers(model, name):
 def test_shared_router_is_one_for_the_linears_that_read_the_same(base, tmp_path):
     model = adapted(base, router="shared")
     query, key, value = (routers(model, f"self_attn.{n}_proj") for n in "qkv")
-    assert key.rows() is query.W_r
-    assert value.rows() is query.W_r
-    assert routers(model, "mlp.up_proj").rows() is routers(model, "mlp.gate_proj").W_r
-    assert routers(model, "self_attn.o_proj").rows() is not query.W_r
+    assert key.reading_weights() is query.W_r
+    assert value.reading_weights() is query.W_r
+    assert routers(model, "mlp.up_proj").reading_weights() is routers(model, "mlp.gate_proj").W_r
+    assert routers(model, "self_attn.o_proj").reading_weights() is not query.W_r
     names = {name for name, _ in model.named_parameters() if name.endswith("W_r")}
     assert len(names) == 4 * 2  # qkv, o, gate and up, down; two layers
     model(input_ids=IDS, labels=IDS, intuition=scores()).loss.backward()
@@ -128,13 +128,13 @@ def test_shared_router_is_one_for_the_linears_that_read_the_same(base, tmp_path)
     expected = logits(model, intuition=scores())
     model.save_pretrained(tmp_path)
     restored = PeftModel.from_pretrained(tiny_llama(), tmp_path)
-    assert routers(restored, "self_attn.k_proj").rows() is routers(restored, "self_attn.q_proj").W_r
+    assert routers(restored, "self_attn.k_proj").reading_weights() is routers(restored, "self_attn.q_proj").W_r
     torch.testing.assert_close(logits(restored, intuition=scores()), expected, rtol=0, atol=0)
 
 
 def test_shared_router_starts_with_the_first_linear_that_is_adapted(base):
     model = adapted(base, router="shared", target_modules=["k_proj", "v_proj"])
-    assert routers(model, "self_attn.v_proj").rows() is routers(model, "self_attn.k_proj").W_r
+    assert routers(model, "self_attn.v_proj").reading_weights() is routers(model, "self_attn.k_proj").W_r
 
 
 def test_shared_router_without_anything_to_share_is_refused(base):

@@ -44,7 +44,7 @@ def test_sound_comparison_is_read_and_overridden(folder):
         ({"methods": {"a/b": SMALL}}, "methods: 'a/b' is no name for a folder"),
         ({"methods": {"lora_equal": SMALL}}, "methods: lora_equal is the name of the LoRA that is always added"),
         ({"methods": {"x": SMALL | {"num_in_expert": 3}}}, "unknown key; did you mean methods.x.num_in_experts?"),
-        ({"methods": {"x": SMALL | {"num_clusters": 7}}}, "methods.x: num_clusters is 7"),
+        ({"methods": {"x": SMALL | {"num_clusters": 7}}}, "methods.x.num_clusters: is 7 but"),
         ({"reference": "tiny"}, "reference: 'tiny' is none of the methods: large, small"),
         ({"baselines": ["large", "tiny"]}, "baselines.1: 'tiny' is none of the methods"),
         ({"methods": {"x": SMALL | {"layers_to_transform": [0]}}}, "methods.x.layers_to_transform: the LoRA of"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.families.models import family_config
-from trex_ds.adapters.sections import SECTIONS
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.comparison.places import check_places
 from trex_ds.config import ConfigError
+from trex_ds.methods.config import METHODS
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def adapters(**sections) -> dict:
-    return {name: SECTIONS[values.pop("method")](**values).build() for name, values in sections.items()}
+    return {name: peft_config(METHODS[values.pop("method")](**values)) for name, values in sections.items()}
 
 
 def test_lora_that_adapts_experts_is_not_compared_with_trex_that_does_not():

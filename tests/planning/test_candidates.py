@@ -12,8 +12,9 @@ from tests.adapters.methods import METHODS, SMALL, section
 from tests.planning.jobs import SMALL_BUCKETS, planned_recipe
 from tests.training.jobs import ZERO3
 from trex_ds.adapters.counts import count, trained
-from trex_ds.adapters.limits import ZERO3 as ZERO3_LIMIT
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.config import ConfigError
+from trex_ds.methods.limits import ZERO3 as ZERO3_LIMIT
 from trex_ds.planning.candidates import GIB, Planner, recommend
 
 ONLY_TENSORS = {"cuda_memory": 0, "free_share": 0}
@@ -165,6 +166,8 @@ def test_the_other_methods_are_planned_with_what_they_allow(folder, method):
         training__deepspeed=str(folder / "zero" / "zero2.json"),
     )
     sizes = planned.model.config
-    assert sum(p.numel() for p in planned.model.parameters() if p.requires_grad) == trained(count(sizes, own.build()))
+    assert sum(p.numel() for p in planned.model.parameters() if p.requires_grad) == trained(
+        count(sizes, peft_config(own))
+    )
     assert planned.as_written().problem is None
     assert {settings.stage for settings in planned.settings} == ({2} if ZERO3_LIMIT in own.refuses else {2, 3})

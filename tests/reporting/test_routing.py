@@ -11,6 +11,7 @@ from peft import get_peft_model
 
 from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
+from trex_ds.adapters.router import Given
 from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.reporting.routing import (
     RANDOM_ROUTERS,
@@ -39,10 +40,11 @@ def check_random_routers(own, a, x, shares):
     a, x = a / 100, x / 100  # softmaxes are not to be 0 and 1
     draws = _RandomRouters(0)
     expected = draws.shares(own, a, x)
-    rows = own.rows()
+    reading = own.reading_weights()
     for number in (0, RANDOM_ROUTERS - 1):
-        logits = a[..., :0] if rows is None else x @ draws.like(rows)[number].t()
-        alone = own.token_shares(a, logits, tuple(draws.like(w)[number] for w in own.others()))
+        logits = a[..., :0] if reading is None else x @ draws.like(reading)[number].t()
+        drawn = {name: draws.like(tensor)[number] for name, tensor in own.others().items()}
+        alone = own.token_shares(Given(a, logits, drawn))
         torch.testing.assert_close(expected[number], alone[0, 0])
     assert len({tuple(row) for row in expected.tolist()}) == RANDOM_ROUTERS
     assert shares.shape == expected.shape
@@ -60,11 +62,11 @@ def test_g_gives_what_the_router_gives(router):
     G, shares = found[-1].G, found[-1].shares
     own = layer.trex_router["default"]
     a = inputs[0] @ layer.trex_A["default"].t()
-    logits = a[..., :0] if own.rows() is None else inputs[0] @ own.rows().t()
+    reading = own.reading_weights()
+    logits = a[..., :0] if reading is None else inputs[0] @ reading.t()
     with torch.no_grad():
-        z = own.mix(a, logits, own.others(), scores.unsqueeze(0), None).z / torch.sigmoid(
-            own.scales.gate_sharpness * own.gamma
-        )
+        z = own.mix(Given(a, logits, own.others(), scores.unsqueeze(0))).z
+        z = z / torch.sigmoid(own.scales.gate_sharpness * own.gamma)
     np.testing.assert_allclose(G.reshape(2, 3).T @ a.detach().numpy().ravel(), z.numpy().ravel(), rtol=1e-4, atol=1e-5)
     if router != "none":
         check_random_routers(own, a, inputs[0], found[-1].random)

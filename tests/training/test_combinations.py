@@ -47,7 +47,7 @@ def test_adalora_needs_steps_to_take_ranks_away_in_and_ranks_to_take(tmp_path):
     plain = {**WHOLE, "training__deepspeed": str(tmp_path / "plain.json")}
     assert problems(tmp_path, {"method": "adalora"}, **plain) == ""
     assert "leave none of the 3 steps" in problems(tmp_path, {"method": "adalora", "tinit": 3}, **plain)
-    assert "target_r must lie between 0 and init_r = 4" in problems(
+    assert "target_r: must lie between 0 and init_r = 4" in problems(
         tmp_path, {"method": "adalora", "init_r": 4, "target_r": 4}, **plain
     )
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from tests.adapters.methods import SMALL, section, side_inputs
 from tests.ranks import run_ranks
 from tests.training.jobs import ROOT, run_job, write_recipe
-from trex_ds.adapters.limits import HELD_OUT, RESUMING, ZERO, ZERO3
 from trex_ds.adapters.loading import WEIGHTS_FILE, load_adapted
+from trex_ds.methods.limits import HELD_OUT, RESUMING, ZERO, ZERO3
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.zero3 import whole_weights

@@ -1,25 +1,17 @@
 """T-REX and its family as PEFT methods; importing this package registers them with PEFT."""
 
-from trex_ds.adapters.config import TRexConfig
-from trex_ds.adapters.flylora import FlyLoraConfig
-from trex_ds.adapters.hydralora import HydraLoraConfig
+from importlib import import_module
+from importlib.util import find_spec
+
 from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.model import RoutedModel
-from trex_ds.adapters.molora import MoLoraConfig
-from trex_ds.adapters.mora import MoraConfig
 from trex_ds.adapters.routed_config import RoutedConfig
-from trex_ds.adapters.sira import SiraConfig
-from trex_ds.adapters.smora import SmoraConfig
+from trex_ds.adapters.trex import TRexConfig
+from trex_ds.methods.config import METHODS
 
-__all__ = [
-    "FlyLoraConfig",
-    "HydraLoraConfig",
-    "MoLoraConfig",
-    "MoraConfig",
-    "RoutedConfig",
-    "RoutedLinear",
-    "RoutedModel",
-    "SiraConfig",
-    "SmoraConfig",
-    "TRexConfig",
-]
+# What a method computes is in the module of its section's name, if PEFT alone does not do it all.
+for _module in {section.__module__.rpartition(".")[2] for section in METHODS.values()}:
+    if find_spec(f"{__name__}.{_module}") is not None:
+        import_module(f"{__name__}.{_module}")
+
+__all__ = ["RoutedConfig", "RoutedLinear", "RoutedModel", "TRexConfig"]

@@ -26,6 +26,10 @@ class BalancedRouter(Router):
         self.register_buffer("bias", torch.zeros(ranks))
         self.bias_update_rate = bias_update_rate
 
+    def others(self) -> dict[str, Tensor]:
+        """The bias."""
+        return {"bias": self.bias}
+
     def update_balance(self, load: Tensor) -> None:
         """Move the bias against `load`, the share of tokens that chose each rank, (ranks,)."""
         # A new tensor: a pass that waits for its backward keeps the one that it saw.

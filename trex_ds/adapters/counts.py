@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftConfig
 from trex_ds.adapters.architectures import ARCHITECTURES
 from trex_ds.adapters.on_meta import adapted_on_meta
 from trex_ds.config import ConfigError
+from trex_ds.methods.base import TARGETS
 from trex_ds.modeling.base import model_location
 
 A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN = (
@@ -20,12 +21,6 @@ A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN = (
 )
 ROLES = (A, B, ROUTER, GATES, MAPPER, OTHER, FROZEN)
 """What an adapter's parameters are for. `frozen` ones are the adapter's own but not trained."""
-
-TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save")
-"""Fields of a configuration that say which linears it adapts, and what it trains in full."""
-
-EQUAL_LORA = "lora_equal"
-"""Name of the LoRA with as many trained parameters as what it is compared with, on the same linears."""
 
 # The first that is found in a parameter's own name, which begins where that of the base model's module ends.
 _BY_NAME = {"mapper": MAPPER, r"\b(omega|gamma)\b": GATES, "router": ROUTER, r"_A\b": A, r"_B\b": B}

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trex_ds.adapters.balance import BalancedRouter
-from trex_ds.adapters.peft_type import add_peft_type
-from trex_ds.adapters.router import Mixed, Router, at_least_float32, top_k_mask
-from trex_ds.adapters.smora import SparseRankConfig
+from trex_ds.adapters.peft_type import routed_method
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.methods.flylora import FlyLoraFields
 
-add_peft_type("FLYLORA")
 
-
+@routed_method("FLYLORA")
 @dataclass
-class FlyLoraConfig(SparseRankConfig):
+class FlyLoraConfig(FlyLoraFields, RoutedConfig):
     """Configuration of FlyLoRA (arXiv 2510.08396, section 3).
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
     """
-
-    method: ClassVar[str] = "flylora"
-
-    density: float = field(default=0.25, metadata={"help": "share of a row of A that is not zero"})
-    bias_update_rate: float = field(
-        default=1e-3, metadata={"help": "how far a training pass moves the bias that balances the ranks' loads"}
-    )
-
-    def problems(self) -> list[str]:
-        """See `RoutedConfig.problems`."""
-        found = super().problems()
-        if not 0 < self.density <= 1:
-            found.append(f"density must lie in (0, 1], got {self.density!r}")
-        return found
 
     def draw_in(self, in_features: int) -> Tensor:
         """Rows of normal numbers at `density * in_features` random places, of unit expected length."""
@@ -66,14 +51,8 @@ class FlyLoraRouter(BalancedRouter):
         self.top_k = top_k
         self.scale = scale
 
-    def others(self) -> tuple[Tensor, ...]:
-        """The bias."""
-        return (self.bias,)
-
-    def mix(
-        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
-    ) -> Mixed:
+    def mix(self, given: Given) -> Mixed:
         """See `Router.mix`."""
-        a = at_least_float32(a)
-        chosen = top_k_mask((a + others[0]).abs(), self.top_k)
+        a = at_least_float32(given.a)
+        chosen = top_k_mask((a + given.tensors["bias"]).abs(), self.top_k)
         return Mixed(self.scale * chosen * a, load=chosen.flatten(0, -2).mean(dim=0))

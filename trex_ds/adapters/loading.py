@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,58 +9,35 @@ from peft import (
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     PeftConfig,
     PeftModel,
-    PolyConfig,
-    PromptTuningConfig,
     get_peft_model,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
 )
-from peft.tuners.poly import PolyLayer
 from torch import Tensor
 
 from trex_ds.adapter_folder import WEIGHTS_FILE
-from trex_ds.adapters.prompt_tuning import embeddings_as_they_are, place_after_padding
+from trex_ds.adapters.hooks import hooks_of, hooks_of_model
+from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.bf16_matmul import use_float32_products
 
 
-def adapt(base: Any, config: PeftConfig, tasks: Sequence[str] = ()) -> PeftModel:
+def adapt(base: Any, config: PeftConfig, tasks: int | None = None) -> PeftModel:
     """A fresh adapter on `base`, of the base's type: DeepSpeed keeps a float32 master copy.
 
     Args:
         base: a causal language model.
         config: of the method; with centroids attached where it needs them.
-        tasks: of the mixture; a method that learns them apart has as many.
+        tasks: how many the mixture has, for a method that learns them apart.
 
     Raises:
         ValueError: if the adapter does not fit the model.
     """
-    if isinstance(config, PolyConfig):
-        config.n_tasks = len(tasks)
+    hooks = hooks_of(config)
+    hooks.set_tasks(config, tasks)
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
-    check_splits(model)
-    if isinstance(config, PromptTuningConfig):  # PEFT makes these in float32, and does not cast them
-        model.prompt_encoder.to(base.dtype)
+    hooks.made(model)
     return _ready(model)
-
-
-def check_splits(model: PeftModel) -> None:
-    """Refuse parts of MHR that do not divide the features of a linear, which PEFT finds in the first forward pass.
-
-    Raises:
-        ValueError: naming the first linear that cannot be split.
-    """
-    config = model.peft_config[model.active_adapter]
-    if not isinstance(config, PolyConfig):
-        return
-    for name, layer in model.named_modules():
-        if isinstance(layer, PolyLayer) and (
-            layer.in_features % config.n_splits or layer.out_features % config.n_splits
-        ):
-            raise ValueError(
-                f"n_splits: {config.n_splits} does not divide the {layer.in_features} inputs and {layer.out_features} "
-                f"outputs of {name}; take a number that divides them all, or leave it out with exclude_modules"
-            )
 
 
 def load_adapted(base: Any, folder: str | Path) -> PeftModel:
@@ -107,6 +83,5 @@ def set_weights(model: PeftModel, tensors: dict[str, Tensor], file: Path) -> Non
 
 def _ready(model: PeftModel) -> PeftModel:
     use_float32_products(model)  # the base model has them already, the adapter's own linears not
-    if isinstance(model.peft_config[model.active_adapter], PromptTuningConfig):
-        place_after_padding(model.base_model)
+    hooks_of_model(model).ready(model)
     return model

@@ -18,31 +18,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.adapters.balance import update_balances
-from trex_ds.adapters.config import TRexConfig
-from trex_ds.adapters.flylora import FlyLoraConfig
-from trex_ds.adapters.hydralora import HydraLoraConfig
 from trex_ds.adapters.layer import CANNOT_MERGE, NO_INTUITION, RoutedLinear, linear_sizes
-from trex_ds.adapters.molora import MoLoraConfig
-from trex_ds.adapters.mora import MoraConfig
 from trex_ds.adapters.passes import BASE_NAME, Pass, flat_segments, input_shape, isolated
-from trex_ds.adapters.peft_type import register
 from trex_ds.adapters.routed_config import RoutedConfig
-from trex_ds.adapters.router import Router
+from trex_ds.adapters.shared_reading import SharedReading
 from trex_ds.adapters.side_input import SideInput
-from trex_ds.adapters.sira import SiraConfig
-from trex_ds.adapters.smora import SmoraConfig
 from trex_ds.adapters.targets import target_problems
 from trex_ds.modeling.mixers import read_without_a_call
-
-# Linears of one module that read the same tensor, by the names that transformers' models give them.
-_READ_THE_SAME = (
-    ("q_proj", "k_proj", "v_proj"),
-    ("gate_proj", "up_proj"),
-    ("query", "key", "value"),
-    ("wq", "wk", "wv"),
-    ("w1", "w3"),
-    ("wi_0", "wi_1"),
-)
 
 
 class RoutedModel(BaseTuner):
@@ -62,8 +44,6 @@ class RoutedModel(BaseTuner):
         if "_side_input" not in self.__dict__:
             self._side_input = SideInput()
             self._adapters_enabled = True
-            # While an adapter is injected: the router whose W_r a group shares, by module, group and in_features.
-            self._shared_routers: dict[tuple[str, int, int], Any] = {}
             self._intuition_hook = model.register_forward_pre_hook(self._take_intuition, with_kwargs=True)
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
@@ -79,26 +59,14 @@ class RoutedModel(BaseTuner):
         """
         if problems := target_problems(model, self.peft_config[adapter_name]):
             raise ValueError("; ".join(problems))
-        self._shared_routers.clear()  # those of an earlier adapter, which may be gone, are none of this one's
+        self._shared_reading = SharedReading()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        config = self.peft_config[adapter_name]
-        if isinstance(config, TRexConfig) and config.router == "shared":
-            routers = [layer.trex_router[adapter_name] for layer in self._layers() if adapter_name in layer.trex_router]
-            if not any(router.is_shared for router in routers):
-                known = "; ".join(", ".join(names) for names in _READ_THE_SAME)
-                raise ValueError(
-                    "router='shared' has nothing to share in this model: none of the adapted linears are known to read "
-                    f"the same input ({known}); use another router"
-                )
+        if (setting := self.peft_config[adapter_name].shared_by) is not None:
+            self._shared_reading.check(setting)
 
     def _check_new_adapter_config(self, config: RoutedConfig) -> None:
         super()._check_new_adapter_config(config)
-        if isinstance(config, TRexConfig) and config.needs_statistics and config.centroids is None:
-            raise ValueError(
-                f"intuition_transform={config.intuition_transform!r} with router={config.router!r} needs the scores' "
-                "statistics, which lie with the centroids; call config.attach_centroids(Centroids.load(folder)) before "
-                "get_peft_model"
-            )
+        config.check_ready()
 
     def _layers(self) -> list[RoutedLinear]:
         return [module for module in self.model.modules() if isinstance(module, RoutedLinear)]
@@ -135,7 +103,10 @@ class RoutedModel(BaseTuner):
                 f"{current_key}: a Mamba mixer reads the weights of {', '.join(read)} without calling them, so an "
                 f"adapter there would have no effect; set exclude_modules: {read}"
             )
-        router = self._make_router(peft_config, adapter_name, current_key, linear_sizes(target)[0])
+        in_features = linear_sizes(target)[0]
+        router = peft_config.make_router(in_features)
+        if peft_config.shared_by is not None:
+            self._shared_reading.join(current_key, in_features, router)
         if isinstance(target, RoutedLinear):
             target.update_layer(adapter_name, peft_config, router, inference_mode=peft_config.inference_mode)
             return
@@ -147,18 +118,6 @@ class RoutedModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
-
-    def _make_router(self, config: RoutedConfig, adapter_name: str, key: str, in_features: int) -> Router:
-        """A new router, which reads with that of an earlier linear of its group where the method says so."""
-        router = config.make_router(in_features)
-        if isinstance(config, TRexConfig) and config.router == "shared":
-            module, _, name = key.rpartition(".")
-            group = next((number for number, names in enumerate(_READ_THE_SAME) if name in names), None)
-            if group is not None:
-                owner = self._shared_routers.setdefault((module, group, in_features), router)
-                if owner is not router:
-                    router.share(owner)
-        return router
 
     def _enable_adapter_layers(self, enabled: bool = True) -> None:
         super()._enable_adapter_layers(enabled)
@@ -275,17 +234,12 @@ class RoutedModel(BaseTuner):
             raise ValueError(f"intuition has {len(intuition)} rows but adapter_names {len(names)}; give one for each")
         by_adapter = {}
         for name in routed:
-            config: TRexConfig = self.peft_config[name]
+            config: RoutedConfig = self.peft_config[name]
             if intuition.dim() != 2 or intuition.shape[1] != config.num_clusters:
                 raise ValueError(
                     f"intuition must be (batch, num_clusters={config.num_clusters}) for adapter {name!r}, got {given}"
                 )
-            scores = intuition.to(torch.promote_types(intuition.dtype, torch.float32))
-            if config.intuition_transform == "centered":
-                assert config.centroids is not None
-                mean, std = (t.to(scores) for t in (config.centroids.mean, config.centroids.std))
-                scores = (scores - mean) / std
-            by_adapter[name] = scores
+            by_adapter[name] = config.transform(intuition.to(torch.promote_types(intuition.dtype, torch.float32)))
         return Pass(by_adapter, token_rows=token_rows, adapter_names=names)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
@@ -317,7 +271,3 @@ class RoutedModel(BaseTuner):
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: the update depends on the token and the sample, so no fixed weight equals it."""
         raise NotImplementedError(CANNOT_MERGE)
-
-
-for _config in (TRexConfig, MoLoraConfig, SiraConfig, SmoraConfig, HydraLoraConfig, FlyLoraConfig, MoraConfig):
-    register(_config, RoutedModel)

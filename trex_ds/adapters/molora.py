@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trex_ds.adapters.peft_type import add_peft_type
+from trex_ds.adapters.peft_type import routed_method
 from trex_ds.adapters.routed_config import RoutedConfig
-from trex_ds.adapters.router import Mixed, Router, at_least_float32
+from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, drawn
+from trex_ds.methods.molora import MoLoraFields
 
-add_peft_type("MOLORA")
 
-
+@routed_method("MOLORA")
 @dataclass
-class MoLoraConfig(RoutedConfig):
+class MoLoraConfig(MoLoraFields, RoutedConfig):
     """Configuration of MoLoRA (arXiv 2309.05444, section 3; LoRAMoE, arXiv 2312.09979, without its balance loss).
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
     """
-
-    method: ClassVar[str] = "molora"
-
-    num_experts: int = field(default=8, metadata={"help": "LoRA experts of each linear"})
-    r: int = field(default=4, metadata={"help": "rank of each expert"})
-    lora_alpha: float | None = field(
-        default=None, metadata={"help": "the update is scaled by lora_alpha / r; 2 r if null"}
-    )
-
-    def problems(self) -> list[str]:
-        """See `RoutedConfig.problems`."""
-        return self.not_positive("num_experts", "r")
-
-    @property
-    def scale(self) -> float:
-        """lora_alpha / r."""
-        return 2.0 if self.lora_alpha is None else self.lora_alpha / self.r
-
-    @property
-    def num_in(self) -> int:
-        """The experts' ranks, one expert after the other."""
-        return self.num_experts * self.r
 
     def make_router(self, in_features: int) -> Router:
         """See `RoutedConfig.make_router`."""
@@ -65,19 +41,15 @@ class SoftmaxExperts(Router):
 
     def __init__(self, in_features: int, num_experts: int, r: int, scale: float):
         super().__init__()
-        W_r = torch.empty(num_experts, in_features)
-        nn.init.kaiming_uniform_(W_r, a=math.sqrt(5))
-        self.W_r = nn.Parameter(W_r)
+        self.W_r = drawn(num_experts, in_features)
         self.r = r
         self.scale = scale
 
-    def rows(self) -> Tensor:
+    def reading_weights(self) -> Tensor:
         """W_r, (E, n)."""
         return self.W_r
 
-    def mix(
-        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
-    ) -> Mixed:
+    def mix(self, given: Given) -> Mixed:
         """See `Router.mix`."""
-        gates = torch.softmax(at_least_float32(logits), dim=-1)
-        return Mixed(self.scale * gates.repeat_interleave(self.r, dim=-1) * at_least_float32(a))
+        gates = torch.softmax(at_least_float32(given.logits), dim=-1)
+        return Mixed(self.scale * gates.repeat_interleave(self.r, dim=-1) * at_least_float32(given.a))

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from trex_ds.adapters.peft_type import add_peft_type
-from trex_ds.adapters.router import Mixed, Router, at_least_float32, top_k_mask
-from trex_ds.adapters.smora import SparseRankConfig
-
-add_peft_type("MORA")
+from trex_ds.adapters.peft_type import routed_method
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.methods.mora import MoraFields
 
 _SMALLEST_NORM = 1e-6
 
 
+@routed_method("MORA")
 @dataclass
-class MoraConfig(SparseRankConfig):
+class MoraConfig(MoraFields, RoutedConfig):
     """Configuration of MoRA's forward ("Little by Little", arXiv 2506.21035), without its pruning of old tasks' ranks.
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
     """
-
-    method: ClassVar[str] = "mora"
-
-    temperature: float = field(default=1.0, metadata={"help": "of the softmax over the normalized activations"})
-
-    def problems(self) -> list[str]:
-        """See `RoutedConfig.problems`."""
-        found = super().problems()
-        if self.temperature <= 0:
-            found.append(f"temperature must be positive, got {self.temperature!r}")
-        return found
 
     def make_router(self, in_features: int) -> Router:
         """See `RoutedConfig.make_router`."""
@@ -58,11 +45,9 @@ class MoraRouter(Router):
         self.temperature = temperature
         self.scale = scale
 
-    def mix(
-        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
-    ) -> Mixed:
+    def mix(self, given: Given) -> Mixed:
         """See `Router.mix`."""
-        a = at_least_float32(a)
+        a = at_least_float32(given.a)
         normalized = a / a.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
         weights = torch.softmax(normalized / self.temperature, dim=-1)
         return Mixed(self.scale * a.shape[-1] * weights * top_k_mask(weights, self.top_k) * a)

@@ -6,17 +6,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from trex_ds.adapters.hooks import Hooks, active_config, hooks
 
 
-def place_after_padding(base: nn.Module) -> None:
-    """Have the model that PEFT hands embeddings to see a row's padding on the left first, and count positions after it.
+@hooks("PROMPT_TUNING")
+class PromptTuningHooks(Hooks):
+    """Hooks of prompt tuning."""
 
-    PEFT puts the virtual tokens in front of the padding, and drops position_ids. The text would stand the
-    further from them the more padding its row has, so that answers would depend on the other rows of a batch.
-    All tokens of the text keep their places, which their logits and labels have too.
-    """
-    base.register_forward_pre_hook(_padding_first, with_kwargs=True)
+    def made(self, model: PeftModel) -> None:
+        """Cast the embeddings, which PEFT makes in float32, to the base's type."""
+        model.prompt_encoder.to(model.get_base_model().dtype)
+
+    def ready(self, model: PeftModel) -> None:
+        """Have the base see a row's padding on the left before the embeddings, and count positions after it.
+
+        PEFT puts the virtual tokens in front of the padding, and drops position_ids. The text would stand the
+        further from them the more padding its row has, so that answers would depend on the other rows of a batch.
+        All tokens of the text keep their places, which their logits and labels have too.
+        """
+        model.base_model.register_forward_pre_hook(_padding_first, with_kwargs=True)
+
+    def placed(self, model: PeftModel, inputs: dict[str, Any], predicts: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """See `Hooks.placed`: the virtual tokens come first, and predict nothing; the model counts positions itself."""
+        virtual = active_config(model).num_virtual_tokens
+        without = {name: value for name, value in inputs.items() if name != "position_ids"}
+        return without, torch.nn.functional.pad(predicts, (virtual, 0))
 
 
 @contextmanager

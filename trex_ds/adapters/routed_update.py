@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trex_ds.adapters.router import Router
+from trex_ds.adapters.router import Given, Router
 from trex_ds.bf16_matmul import addmm, matmul
 
 
@@ -54,9 +54,9 @@ def routed_update_reference(
     """
     read = x if expert_input is None else expert_input
     a = torch.nn.functional.linear(read, A.to(x.dtype))
-    rows = router.rows()
-    logits = x[..., :0] if rows is None else torch.nn.functional.linear(x, rows.to(x.dtype))
-    mixed = router.mix(a, logits, router.others(), scores, token_rows)
+    reading = router.reading_weights()
+    logits = x[..., :0] if reading is None else torch.nn.functional.linear(x, reading.to(x.dtype))
+    mixed = router.mix(Given(a, logits, router.others(), scores, token_rows))
     updated = y + torch.nn.functional.linear(mixed.z.to(x.dtype), B.to(x.dtype)).to(y.dtype)
     return Updated(updated, mixed.loss, mixed.load)
 
@@ -76,14 +76,17 @@ def routed_update(
     matrix products, the routing itself runs in float32, and their gradients come back in their own
     dtype. First derivatives only.
     """
-    flat, loss, load = _RoutedUpdate.apply(y, x, A, B, router.rows(), router, scores, token_rows, *router.others())
+    others = router.others()
+    flat, loss, load = _RoutedUpdate.apply(
+        y, x, A, B, router.reading_weights(), router, scores, token_rows, tuple(others), *others.values()
+    )
     # Viewed out here: a model may add to the output in place, which autograd refuses on a view of a function's own.
     return Updated(flat.view_as(y), loss, load)
 
 
-def _read(A: Tensor, rows: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _joined(A: Tensor, reading: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Everything that reads x, as one matrix."""
-    return (A if rows is None else torch.cat((A, rows))).to(dtype)
+    return (A if reading is None else torch.cat((A, reading))).to(dtype)
 
 
 class _RoutedUpdate(torch.autograd.Function):
@@ -91,12 +94,13 @@ class _RoutedUpdate(torch.autograd.Function):
     # place, so a saved copy or concatenation of them would keep gathered weights alive.
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        y, x, A, B, rows, router, scores, token_rows, *others = inputs
+        y, x, A, B, reading, router, scores, token_rows, names, *others = inputs
         num_in = A.shape[0]
-        h = matmul(x, _read(A, rows, x.dtype).t())
-        mixed = router.mix(h[..., :num_in], h[..., num_in:], tuple(others), scores, token_rows)
-        ctx.save_for_backward(x, h, A, B, rows, scores, token_rows, *others)
-        ctx.router = router
+        h = matmul(x, _joined(A, reading, x.dtype).t())
+        tensors = dict(zip(names, others, strict=True))
+        mixed = router.mix(Given(h[..., :num_in], h[..., num_in:], tensors, scores, token_rows))
+        ctx.save_for_backward(x, h, A, B, reading, scores, token_rows, *others)
+        ctx.router, ctx.names = router, names
         if mixed.load is not None:
             ctx.mark_non_differentiable(mixed.load)
         flat = addmm(y.flatten(0, -2), mixed.z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())
@@ -105,14 +109,15 @@ class _RoutedUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dloss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, h, A, B, rows, scores, token_rows, *others = ctx.saved_tensors
+        x, h, A, B, reading, scores, token_rows, *others = ctx.saved_tensors
         dy = dy.view(*x.shape[:-1], -1)
-        _, needs_x, needs_A, needs_B, needs_rows, _, _, _, *needs_others = ctx.needs_input_grad
+        _, needs_x, needs_A, needs_B, needs_reading, _, _, _, _, *needs_others = ctx.needs_input_grad
         num_in = A.shape[0]
         with torch.enable_grad():
             h_ = h.detach().requires_grad_()
             others_ = [t.detach().requires_grad_(n) for t, n in zip(others, needs_others, strict=True)]
-            mixed = ctx.router.mix(h_[..., :num_in], h_[..., num_in:], tuple(others_), scores, token_rows)
+            tensors = dict(zip(ctx.names, others_, strict=True))
+            mixed = ctx.router.mix(Given(h_[..., :num_in], h_[..., num_in:], tensors, scores, token_rows))
         z = mixed.z
         outputs, gradients = [z], [matmul(dy, B.to(dy.dtype)).to(z.dtype)]
         if mixed.loss is not None:
@@ -130,10 +135,11 @@ class _RoutedUpdate(torch.autograd.Function):
         dread = matmul(dh_rows[:, first:].t(), x_rows)
         return (
             dy,
-            matmul(dh, _read(A, rows, x.dtype)) if needs_x else None,
+            matmul(dh, _joined(A, reading, x.dtype)) if needs_x else None,
             dread[:num_in].to(A.dtype) if needs_A else None,
             dB,
-            dread[num_in - first :].to(rows.dtype) if needs_rows else None,
+            dread[num_in - first :].to(reading.dtype) if needs_reading else None,
+            None,
             None,
             None,
             None,

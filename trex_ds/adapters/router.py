@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,46 +21,59 @@ class Mixed(NamedTuple):
     """Share of the tokens that chose each rank, (ranks,), without gradient; None: the router has no balance."""
 
 
+class Given(NamedTuple):
+    """What a router is given of a linear's input and of the pass."""
+
+    a: Tensor
+    """A x, (batch, seq, rows of A)."""
+    logits: Tensor
+    """The reading weights' product with x, (batch, seq, R); R is 0 where there are none."""
+    tensors: Mapping[str, Tensor]
+    """What `Router.others` returns, or detached copies."""
+    scores: Tensor | None = None
+    """The samples' intuition scores, (samples, num_clusters); None for methods without."""
+    token_rows: Tensor | None = None
+    """Each token's row of `scores`, (batch, seq), int64; None: samples are the batch's rows."""
+
+
 class Router(nn.Module):
     """Makes the routing weights G of one adapted linear and applies them; its own parameters are all of G's.
 
     `mix` is given every tensor that it depends on, because the layer runs it again in the backward pass
-    on detached ones. It has no branch on data: under ZeRO-3 each rank must touch the same parameters.
+    on detached ones. It has no branch on data: under ZeRO-3 each process must touch the same parameters.
     """
 
     trains_in = True
     """False: A stays as it was drawn."""
+    is_shared = False
+    """Whether it reads with another linear's weights."""
 
-    def rows(self) -> Tensor | None:
+    def reading_weights(self) -> Tensor | None:
         """Parameters that read the linear's input in one product with A, (R, in_features); None: there are none."""
         return None
 
-    def others(self) -> tuple[Tensor, ...]:
-        """The other tensors that `mix` needs; those that require gradients get them."""
-        return ()
+    def others(self) -> dict[str, Tensor]:
+        """The other tensors that `mix` needs, by names of its own; those that require gradients get them."""
+        return {}
 
     def tensors(self) -> list[Tensor]:
         """All parameters that a forward pass needs, another layer's among them if the router uses any."""
         return list(self.parameters())
 
-    def mix(
-        self,
-        a: Tensor,
-        logits: Tensor,
-        others: tuple[Tensor, ...],
-        scores: Tensor | None,
-        token_rows: Tensor | None,
-    ) -> Mixed:
-        """G^T a for every token.
-
-        Args:
-            a: A x, (batch, seq, rows of A).
-            logits: `rows()` x, (batch, seq, R); R is 0 where there are no rows.
-            others: what `others()` returns, or detached copies.
-            scores: the samples' intuition scores, (samples, num_clusters); None for methods without.
-            token_rows: each token's row of `scores`, (batch, seq), int64; None: samples are the batch's rows.
-        """
+    def share(self, owner: Self) -> None:
+        """Read with the weights of `owner`, whose linear reads the same input, instead of one's own."""
         raise NotImplementedError
+
+    def mix(self, given: Given) -> Mixed:
+        """G^T a for every token."""
+        raise NotImplementedError
+
+
+def drawn(rows: int, in_features: int) -> nn.Parameter:
+    """Weights that read a linear's input, (rows, in_features), drawn as torch draws those of a linear."""
+    weights = torch.empty(rows, in_features)
+    nn.init.kaiming_uniform_(weights, a=math.sqrt(5))
+    return nn.Parameter(weights)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from trex_ds.adapters.molora import MoLoraConfig, SoftmaxExperts
-from trex_ds.adapters.peft_type import add_peft_type
-from trex_ds.adapters.router import Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.adapters.molora import SoftmaxExperts
+from trex_ds.adapters.peft_type import routed_method
+from trex_ds.adapters.routed_config import RoutedConfig
+from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, top_k_mask
+from trex_ds.methods.sira import SiraFields
 
-add_peft_type("SIRA")
 
-
+@routed_method("SIRA")
 @dataclass
-class SiraConfig(MoLoraConfig):
+class SiraConfig(SiraFields, RoutedConfig):
     """Configuration of SiRA (arXiv 2311.09179, section 3), without its expert dropout.
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
     """
-
-    method: ClassVar[str] = "sira"
-
-    top_k: int = field(default=4, metadata={"help": "experts that a token uses"})
-    capacity_factor: float = field(
-        default=1.25,
-        metadata={"help": "while training an expert takes at most this times its even share of a batch's tokens"},
-    )
-    balance_weight: float = field(default=0.01, metadata={"help": "weight of the balance loss"})
-
-    def problems(self) -> list[str]:
-        """See `RoutedConfig.problems`."""
-        found = [*super().problems(), *self.not_positive("top_k")]
-        if not found and self.top_k > self.num_experts:
-            found.append(f"top_k must be at most num_experts = {self.num_experts}, got {self.top_k}")
-        if self.capacity_factor <= 0:
-            found.append(f"capacity_factor must be positive, got {self.capacity_factor!r}")
-        if self.balance_weight < 0:
-            found.append(f"balance_weight must be at least 0, got {self.balance_weight!r}")
-        return found
 
     def make_router(self, in_features: int) -> Router:
         """See `RoutedConfig.make_router`."""
@@ -91,11 +70,9 @@ class SiraRouter(SoftmaxExperts):
         self.capacity_factor = capacity_factor
         self.balance_weight = balance_weight
 
-    def mix(
-        self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...], scores: Tensor | None, token_rows: Tensor | None
-    ) -> Mixed:
+    def mix(self, given: Given) -> Mixed:
         """See `Router.mix`."""
-        gates = torch.softmax(at_least_float32(logits), dim=-1)
+        gates = torch.softmax(at_least_float32(given.logits), dim=-1)
         num_experts = gates.shape[-1]
         chosen = top_k_mask(gates, self.top_k)
         share = chosen.flatten(0, -2).mean(dim=0) / self.top_k
@@ -106,4 +83,4 @@ class SiraRouter(SoftmaxExperts):
             place = chosen.flatten(0, -2).cumsum(dim=0).view_as(chosen)
             chosen = chosen * (place <= capacity)
         G = (self.scale * gates * chosen).repeat_interleave(self.r, dim=-1)
-        return Mixed(G * at_least_float32(a), self.balance_weight * loss.unsqueeze(0))
+        return Mixed(G * at_least_float32(given.a), self.balance_weight * loss.unsqueeze(0))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from trex_ds.adapters.router import Mixed, Router, at_least_float32, of_each_token
+from trex_ds.adapters.intuition_transform import initial_map, of_linear
+from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, drawn, of_each_token
+from trex_ds.methods.trex import Pairs, TokenRouting
 
-TokenRouting = Literal["token", "factorized", "bottleneck", "low_rank", "shared", "none"]
-Pairs = Literal["full", "diagonal"]
+_OTHERS = ("V", "W_a", "gamma", "omega", "mapper")  # parameters, as far as a router has them, beside what reads x
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class TRexRouter(Router):
         elif token == "factorized":
             self.W_r = nn.Parameter(torch.zeros(num_in + num_out, in_features))
         elif token == "low_rank":
-            U = torch.empty(rank, in_features)
-            nn.init.kaiming_uniform_(U, a=math.sqrt(5))
-            self.U = nn.Parameter(U)
+            self.U = drawn(rank, in_features)
             self.V = nn.Parameter(torch.zeros(num_pairs, rank))
         elif token == "bottleneck":
             self.W_a = nn.Parameter(torch.zeros(num_pairs, num_in))
@@ -87,7 +85,6 @@ class TRexRouter(Router):
         self.gamma = nn.Parameter(torch.zeros(1))
         if mapped:
             self.mapper = nn.Parameter(initial_map(num_pairs, num_clusters))
-        self._names = [n for n in ("V", "W_a", "gamma", "omega", "mapper") if n in self._parameters]
 
     def share(self, owner: TRexRouter) -> None:
         """Use the W_r of another linear that reads the same input, instead of one's own."""
@@ -95,99 +92,69 @@ class TRexRouter(Router):
         self._owner = (owner,)
 
     @property
-    def is_shared(self) -> bool:
-        """Whether it reads with another linear's W_r."""
+    def is_shared(self) -> bool:  # type: ignore[override]
+        """See `Router.is_shared`."""
         return bool(self._owner)
 
-    def rows(self) -> Tensor | None:
+    def reading_weights(self) -> Tensor | None:
         """W_r, or U of a low-rank one."""
         if self._owner:
             return self._owner[0].W_r
         return self._parameters.get("W_r", self._parameters.get("U"))
 
-    def others(self) -> tuple[Tensor, ...]:
-        """What else there is of V, W_a, gamma, omega and mapper."""
-        return tuple(self._parameters[name] for name in self._names)
+    def others(self) -> dict[str, Tensor]:
+        """What there is of V, W_a, gamma, omega and mapper."""
+        return {name: self._parameters[name] for name in _OTHERS if name in self._parameters}
 
     def tensors(self) -> list[Tensor]:
         """The parameters, and the W_r that is shared."""
         return [*self.parameters(), *(owner.W_r for owner in self._owner)]
 
-    def mix(
-        self,
-        a: Tensor,
-        logits: Tensor,
-        others: tuple[Tensor, ...],
-        scores: Tensor | None,
-        token_rows: Tensor | None,
-    ) -> Mixed:
+    def mix(self, given: Given) -> Mixed:
         """See `Router.mix`."""
-        G = self.weights(a, logits, others, scores, token_rows)
-        a = at_least_float32(a)
+        G, a = self.weights(given), at_least_float32(given.a)
         # Multiply and sum: I is tiny, and a batched (1, I) @ (I, J) product is slower than this.
         mixed = G * a if self.diagonal else (G.unflatten(-1, (self.num_in, -1)) * a.unsqueeze(-1)).sum(dim=-2)
-        gamma = self._named(others)["gamma"].to(a.dtype)
+        gamma = given.tensors["gamma"].to(a.dtype)
         return Mixed(torch.sigmoid(self.scales.gate_sharpness * gamma) * mixed)
 
-    def weights(
-        self,
-        a: Tensor,
-        logits: Tensor,
-        others: tuple[Tensor, ...],
-        scores: Tensor | None,
-        token_rows: Tensor | None,
-    ) -> Tensor:
+    def weights(self, given: Given) -> Tensor:
         """G without the gate sigmoid(k * gamma), which all pairs share: (batch, seq or 1, pairs).
 
-        The arguments are those of `mix`; pair (i, j) is entry i * J + j.
+        Pair (i, j) is entry i * J + j.
         """
-        named, scales = self._named(others), self.scales
+        scales = self.scales
         terms: list[Tensor] = []
-        token = self.token_shares(a, logits, others)
+        token = self.token_shares(given)
         if token is not None:
             terms.append(scales.token_scale * token)
         if self.has_intuition:
-            assert scores is not None
-            p = scores.to(torch.promote_types(a.dtype, torch.float32))
-            if "mapper" in named:
-                p = p @ named["mapper"].to(p.dtype).t()
-            terms.append(scales.intuition_scale * of_each_token(p, token_rows))
+            assert given.scores is not None
+            scores = given.scores.to(torch.promote_types(given.a.dtype, torch.float32))
+            p = of_linear(scores, given.tensors.get("mapper"))
+            terms.append(scales.intuition_scale * of_each_token(p, given.token_rows))
         if len(terms) == 1:
             return scales.matched * terms[0]
-        w = torch.sigmoid(scales.gate_sharpness * at_least_float32(named["omega"]))
+        w = torch.sigmoid(scales.gate_sharpness * at_least_float32(given.tensors["omega"]))
         return w * terms[0] + (1 - w) * terms[1]
 
-    def token_shares(self, a: Tensor, logits: Tensor, others: tuple[Tensor, ...]) -> Tensor | None:
+    def token_shares(self, given: Given) -> Tensor | None:
         """What the token routing gives each pair, (batch, seq, pairs), which sums to 1; None where there is none.
 
         V and W_a may have a dimension in front that is the batch's: another router for each row.
         """
         if self.token == "none":
             return None
-        named, a, logits = self._named(others), at_least_float32(a), at_least_float32(logits)
+        logits = at_least_float32(given.logits)
         if self.token == "factorized":
             of_in, of_out = logits[..., : self.num_in], logits[..., self.num_in :]
             return (torch.softmax(of_in, -1).unsqueeze(-1) * torch.softmax(of_out, -1).unsqueeze(-2)).flatten(-2)
         if self.token == "bottleneck":
-            logits = a @ named["W_a"].to(a.dtype).mT
+            a = at_least_float32(given.a)
+            logits = a @ given.tensors["W_a"].to(a.dtype).mT
         elif self.token == "low_rank":
-            logits = logits @ named["V"].to(logits.dtype).mT
+            logits = logits @ given.tensors["V"].to(logits.dtype).mT
         return torch.softmax(logits, dim=-1)
-
-    def _named(self, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        return dict(zip(self._names, others, strict=True))
-
-
-def initial_map(num_pairs: int, num_clusters: int) -> Tensor:
-    """p(c)'s start, (pairs, N): the identity where N is their number; else clusters (or pairs) wrap around.
-
-    Each pair reads the mean of the clusters assigned to it, so no random numbers are drawn and
-    "mapped" starts as "raw" where both exist.
-    """
-    pairs = torch.arange(num_pairs).unsqueeze(1)
-    clusters = torch.arange(num_clusters).unsqueeze(0)
-    assigned = (clusters % num_pairs == pairs % num_clusters).float()
-    return assigned / assigned.sum(dim=1, keepdim=True)
 
 
 def matching_scale(

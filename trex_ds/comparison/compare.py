@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trex_ds.adapters.counts import model_config
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
 from trex_ds.comparison.equal_lora import equal_lora, trainable_parameters
 from trex_ds.comparison.output import (
@@ -229,5 +230,5 @@ def _with_control(recipe: CompareRecipe) -> dict[str, Any]:
     sections = {**recipe.methods, EQUAL_LORA: equal_lora(children[recipe.reference_method])}
     if not recipe.different_matrices:
         config = model_config(recipe.model.name, recipe.model.revision)
-        check_places(config, {name: section.build() for name, section in sections.items()}, len(recipe.tasks))
+        check_places(config, {name: peft_config(section) for name, section in sections.items()}, len(recipe.tasks))
     return sections

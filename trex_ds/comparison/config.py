@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trex_ds.adapters.counts import EQUAL_LORA
-from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig, default_adapter
 from trex_ds.config import section
+from trex_ds.methods.base import NAME_MODULES
+from trex_ds.methods.config import AdapterConfig, default_adapter
+from trex_ds.methods.lora import EQUAL_LORA
 from trex_ds.training.recipe import Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

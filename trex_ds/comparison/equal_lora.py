@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from trex_ds.adapters.counts import TARGETS, count, equal_parameter_rank, model_config, trained
-from trex_ds.adapters.sections import SECTIONS
+from trex_ds.adapters.counts import count, equal_parameter_rank, model_config, trained
+from trex_ds.adapters.peft_config import peft_config
+from trex_ds.methods.base import TARGETS
+from trex_ds.methods.lora import Lora
 from trex_ds.training.recipe import Recipe
 
 
@@ -18,10 +20,10 @@ def equal_lora(recipe: Recipe) -> Any:
         ConfigError: if no model can be made of recipe.model's configuration.
     """
     config = model_config(recipe.model.name, recipe.model.revision)
-    rank = equal_parameter_rank(config, recipe.adapter.build(), len(recipe.tasks))
+    rank = equal_parameter_rank(config, peft_config(recipe.adapter), len(recipe.tasks))
     values = {name: getattr(recipe.adapter, name, None) for name in TARGETS}
     targets = {name: value for name, value in values.items() if value is not None}
-    return SECTIONS["lora"](r=rank, lora_alpha=2 * rank, **targets)
+    return Lora(r=rank, lora_alpha=2 * rank, **targets)
 
 
 def trainable_parameters(recipe: Recipe) -> int:
@@ -32,4 +34,4 @@ def trainable_parameters(recipe: Recipe) -> int:
         ValueError: if the adapter does not fit the model.
     """
     config = model_config(recipe.model.name, recipe.model.revision)
-    return trained(count(config, recipe.adapter.build(), len(recipe.tasks)))
+    return trained(count(config, peft_config(recipe.adapter), len(recipe.tasks)))

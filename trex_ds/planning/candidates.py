@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trex_ds.adapters.limits import ZERO3
+from trex_ds.methods.limits import ZERO3
 from trex_ds.planning.config import PlannedRecipe
 from trex_ds.planning.gathers import Gathers, replay
 from trex_ds.planning.memory import Memory, memory

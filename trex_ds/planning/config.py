@@ -9,15 +9,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from trex_ds.config import section
 from trex_ds.training.recipe import Recipe
 
-_NOT_PLANNED = {
-    "adalora": "it trains without ZeRO, and a plan knows stages 1 to 3",
-    "shira": "PEFT looks for its weights in a mask, and a plan's tensors have no values",
-    "prompt_tuning": "its passes are longer than their rows, and a plan's are not",
-    "poly": "its layers read each row's task, and a plan's rows have none",
-    "mhr": "its layers read each row's task, and a plan's rows have none",
-}
-"""Methods of which no plan is made, and why."""
-
 
 @section
 class Assumptions:
@@ -67,7 +58,7 @@ class PlannedRecipe(Recipe):
     def problems(self) -> list[str]:
         """The recipe's own problems, and a method of which no plan is made."""
         found = super().problems()
-        if reason := _NOT_PLANNED.get(self.adapter.method):
+        if reason := self.adapter.not_planned:
             found.append(
                 f"adapter.method: no plan can be made of {self.adapter.method}: {reason}; plan lora with about as many "
                 "parameters in its place"

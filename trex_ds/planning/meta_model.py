@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from trex_ds.adapters.config import TRexConfig
-from trex_ds.adapters.loading import adapt
+from trex_ds.adapters.on_meta import adapt_on_meta
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.config import ConfigError
-from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling.base import model_location, supported_attention
 from trex_ds.modeling.held import BASE, role_of
 from trex_ds.modeling.quantized import use_linears_in_4_bits
@@ -43,11 +42,7 @@ def meta_model(recipe: Recipe) -> Any:
         ) from None
     base.requires_grad_(False)
     base.config.use_cache = False
-    adapter = recipe.adapter.build()
-    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
-        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
-    with torch.device("meta"):
-        model = adapt(base, adapter, [task.source for task in recipe.tasks])
+    model = adapt_on_meta(base, peft_config(recipe.adapter), len(recipe.tasks))
     for name, parameter in model.named_parameters():
         if role_of(name) != BASE:  # PEFT gives adapters their base's type, but for those on the meta device
             parameter.data = parameter.data.to(recipe.model.torch_dtype)

@@ -13,13 +13,12 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from trex_ds.adapters.config import TRexConfig
 from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.on_meta import adapted_on_meta
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.targets import Coverage, coverage, target_problems
 from trex_ds.config import ConfigError
-from trex_ds.intuition.centroids import placeholder_centroids
 from trex_ds.modeling.base import model_location, supported_attention
 from trex_ds.modeling.meta import base_on_meta
 from trex_ds.modeling.mixers import read_without_a_call
@@ -71,7 +70,7 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
             f"{recipe.model.name} has learned; set it to {positions} at most"
         )
     problems += _rotary_problems(recipe, base.config.get_text_config())
-    adapter = recipe.adapter.build()
+    adapter = peft_config(recipe.adapter)
     found: Coverage | None = None
     try:
         adapted, bare = adapted_on_meta(config, adapter, len(recipe.tasks))
@@ -214,8 +213,7 @@ def _twin_problems(
     adapter = copy.deepcopy(adapter)
     assert isinstance(adapter, RoutedConfig)
     adapter.layers_to_transform = None  # which the twin may not have
-    if isinstance(adapter, TRexConfig) and adapter.needs_statistics:
-        adapter.attach_centroids(placeholder_centroids(adapter.num_clusters))
+    adapter.attach_placeholders()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

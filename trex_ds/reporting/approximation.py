@@ -15,7 +15,7 @@ import torch
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from trex_ds.adapters.config import TRexConfig
+from trex_ds.adapters.trex import TRexConfig
 from trex_ds.progress import Progress
 from trex_ds.reporting.intervals import Interval, mean_by_t
 

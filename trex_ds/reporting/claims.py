@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trex_ds.adapters.counts import trained
+from trex_ds.methods.config import METHODS
 from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.routing import AgainstChance, Specialization
@@ -30,11 +31,6 @@ BY_CHANCE = 0.05
 LEAST_SEEDS = 3
 """Fewest seeds of a comparison for a verdict on accuracy."""
 _BEST_LORA = "the best LoRA-based method"
-LORA_BASED = (
-    *("lora", "rslora", "dora", "adalora", "vera", "randlora", "poly", "mhr"),
-    *("molora", "sira", "smora", "hydralora", "flylora", "mora", "mor1e"),
-)
-"""Methods whose update is a product of two low-rank matrices, or a mixture of such."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,7 @@ def accuracy(
 
 
 def _lora_based(comparison: Mapping[str, Any]) -> list[str]:
-    return [m["name"] for m in comparison["methods"] if m["adapter"].get("method", "trex") in LORA_BASED]
+    return [m["name"] for m in comparison["methods"] if METHODS[m["adapter"].get("method", "trex")].lora_based]
 
 
 def _lacks(comparison: Mapping[str, Any], model: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:

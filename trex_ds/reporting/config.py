@@ -10,9 +10,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveFloat, TypeAdapter
 
 from trex_ds.adapter_folder import CONFIG_FILE, AdapterFolder
-from trex_ds.adapters.counts import EQUAL_LORA, TARGETS
-from trex_ds.adapters.sections import NAME_MODULES, AdapterConfig
 from trex_ds.config import section
+from trex_ds.methods.base import NAME_MODULES, TARGETS
+from trex_ds.methods.config import AdapterConfig
+from trex_ds.methods.lora import EQUAL_LORA
+from trex_ds.methods.trex import TRex
 from trex_ds.training.recipe import Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -78,7 +80,7 @@ class ReportRecipe(Recipe):
     def problems(self) -> list[str]:
         """The recipe's own problems, and names of methods that are taken or not known."""
         found = super().problems()
-        if self.adapter.method != "trex":
+        if not isinstance(self.adapter, TRex):
             found.append(
                 f"adapter: method is {self.adapter.method}, but a report is about T-REX's claims; give a recipe of "
                 "trex, and other methods in report.methods"
@@ -88,7 +90,7 @@ class ReportRecipe(Recipe):
                 "adapter.layers_to_transform: the LoRAs that a report compares with take it with named modules only; "
                 f"{NAME_MODULES}"
             )
-        if self.adapter.method != "trex" or self.adapter.picks_unnamed or self.adapter.problems():
+        if not isinstance(self.adapter, TRex) or self.adapter.picks_unnamed or self.adapter.problems():
             return found
         known = self.counted_methods()
         if taken := [name for name in self.report.methods if name in (*self.built_in_methods(), EQUAL_LORA)]:
@@ -137,13 +139,18 @@ class ReportRecipe(Recipe):
             "trex_8x8": {"method": "trex", "num_in_experts": 8, "num_out_experts": 8, "num_clusters": 64},
         }
         sections = {name: adapter_section({**values, **targets}) for name, values in wanted.items()}
-        loras = {"lora_r16": self.lora(16), self.lora_of_pairs: self.lora(self.adapter.build().num_pairs)}
+        loras = {"lora_r16": self.lora(16), self.lora_of_pairs: self.lora(self._num_pairs)}
         return {"trex": self.adapter, **loras, **sections}
 
     @property
     def lora_of_pairs(self) -> str:
         """The name of the LoRA that the paper compares with, of as many ranks as the recipe's adapter has pairs."""
-        return f"lora_r{self.adapter.build().num_pairs}"
+        return f"lora_r{self._num_pairs}"
+
+    @property
+    def _num_pairs(self) -> int:
+        assert isinstance(self.adapter, TRex), "problems() says so"
+        return self.adapter.num_pairs
 
     def lora(self, r: int) -> Any:
         """The adapter section of a LoRA on the linears that the recipe's adapter adapts."""

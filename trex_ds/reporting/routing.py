@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trex_ds.adapters.layer import RoutedLinear
+from trex_ds.adapters.router import Given
 from trex_ds.adapters.trex_router import TRexRouter
 from trex_ds.preparation.prepare import Prepared
 from trex_ds.progress import Progress
@@ -170,9 +171,10 @@ class _RandomRouters:
             a: A x, (1, seq, rows of A).
             x: the linear's input, (1, seq, in_features).
         """
-        rows = router.rows()
-        logits = a[..., :0] if rows is None else x @ self.like(rows).mT
-        shares = router.token_shares(a, logits, tuple(map(self.like, router.others())))
+        reading = router.reading_weights()
+        logits = a[..., :0] if reading is None else x @ self.like(reading).mT
+        drawn = {name: self.like(tensor) for name, tensor in router.others().items()}
+        shares = router.token_shares(Given(a, logits, drawn))
         assert shares is not None
         return shares.mean(dim=1)
 
@@ -221,13 +223,13 @@ def _weights(layer: RoutedLinear, router: TRexRouter, name: str, x: Tensor, draw
     side_input = layer.side_input.current
     assert side_input is not None
     shape, token_rows = side_input.fit(name, x.shape[:-1], layer.name)
-    A, rows = layer.trex_A[name].float(), router.rows()
+    A, reading = layer.trex_A[name].float(), router.reading_weights()
     x = x.float().reshape(*shape, -1)
     a = x @ A.t()
-    logits = x @ rows.float().t() if rows is not None else a[..., :0]
-    scores = side_input.by_adapter.get(name)
-    G = router.weights(a, logits, router.others(), scores, token_rows).mean(dim=(0, 1)).cpu().numpy()
-    shares = router.token_shares(a, logits, router.others())
+    logits = x @ reading.float().t() if reading is not None else a[..., :0]
+    given = Given(a, logits, router.others(), side_input.by_adapter.get(name), token_rows)
+    G = router.weights(given).mean(dim=(0, 1)).cpu().numpy()
+    shares = router.token_shares(given)
     if shares is None:
         return _Weights(G, np.zeros(0), np.zeros((RANDOM_ROUTERS, 0)))
     return _Weights(G, shares.mean(dim=(0, 1)).cpu().numpy(), draws.shares(router, a, x).cpu().numpy())

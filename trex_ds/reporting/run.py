@@ -12,7 +12,8 @@ from rich.table import Table as RichTable
 
 from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
 from trex_ds.adapters.architectures import ARCHITECTURES
-from trex_ds.adapters.counts import EQUAL_LORA, count, equal_parameter_rank, model_config
+from trex_ds.adapters.counts import count, equal_parameter_rank, model_config
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.config import ConfigError, to_dict
 from trex_ds.console import console
 from trex_ds.distributed import on_rank_zero, rank
@@ -20,6 +21,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.launching.preflight import check_nodes
 from trex_ds.launching.process_group import naming_the_rank, start_distributed
+from trex_ds.methods.lora import EQUAL_LORA
 from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.progress import Progress
 from trex_ds.quiet import quiet_libraries
@@ -108,7 +110,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
     with Progress(total=len(models) * (len(methods) + 1), desc="parameters", unit=" methods") as bar:
         for model, config in models.items():
             try:
-                equal_rank = equal_parameter_rank(config, recipe.adapter.build())
+                equal_rank = equal_parameter_rank(config, peft_config(recipe.adapter))
             except ValueError as error:
                 if model == own:
                     raise ConfigError([f"adapter: cannot be put on {model}: {error}"]) from None
@@ -119,7 +121,7 @@ def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]],
             counts[model] = {}
             for name, section in {**methods, EQUAL_LORA: recipe.lora(equal_rank)}.items():
                 try:
-                    counts[model][name] = count(config, section.build(), len(recipe.tasks))
+                    counts[model][name] = count(config, peft_config(section), len(recipe.tasks))
                 except ValueError as error:
                     log.warning("%s cannot be put on %s: %s", name, model, error)
                 bar.update()

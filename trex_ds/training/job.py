@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from trex_ds.adapter_folder import ADAPTER_FOLDER, RECIPE_FILE, AdapterFolder
-from trex_ds.adapters.config import TRexConfig
+from trex_ds.adapters.hooks import hooks_of_model
 from trex_ds.adapters.loading import adapt
+from trex_ds.adapters.peft_config import peft_config
 from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.accuracy import Evaluation
@@ -29,7 +30,6 @@ from trex_ds.preparation.seen_data import describe_data, write_data
 from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
-from trex_ds.training.adalora import RankAllocation
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.recipe import Recipe
@@ -117,12 +117,12 @@ def build_model(recipe: Recipe, centroids: Centroids | None, tasks: Sequence[str
         tasks: names of all tasks, in the order of their numbers.
     """
     base = load_base_model(recipe.model)
-    config = recipe.adapter.build()
-    if isinstance(config, TRexConfig) and config.needs_intuition:
+    config = peft_config(recipe.adapter)
+    if recipe.adapter.needs_intuition:
         assert centroids is not None
         config.attach_centroids(centroids)
     torch.manual_seed(recipe.seed)  # every rank must draw the same A, of which it keeps its shard
-    model = adapt(base, config, tasks)
+    model = adapt(base, config, len(tasks))
     config.base_model_name_or_path = recipe.model.name
     config.revision = recipe.model.revision
     return model
@@ -203,8 +203,8 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)  # which prints all that is logged as a dict
     trainer.add_callback(StepLines())
-    if recipe.adapter.method == "adalora":
-        trainer.add_callback(RankAllocation(trainer))
+    for callback in hooks_of_model(model).callbacks(trainer):
+        trainer.add_callback(callback)
     return trainer
 
 

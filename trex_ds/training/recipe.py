@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
-from trex_ds.adapters.limits import BFLOAT16, CHECKPOINTING, FOUR_BITS, HELD_OUT, PACKING, RESUMING, ZERO, ZERO3
-from trex_ds.adapters.sections import AdapterConfig, default_adapter
 from trex_ds.config import section
 from trex_ds.data.config import DataConfig
 from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.intuition.config import IntuitionConfig
+from trex_ds.methods.config import AdapterConfig, default_adapter
+from trex_ds.methods.limits import BFLOAT16, CHECKPOINTING, FOUR_BITS, HELD_OUT, PACKING, RESUMING, ZERO, ZERO3
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tracking.settings import TrackingConfig
@@ -144,10 +144,6 @@ class Recipe:
                 for number, task in enumerate(self.tasks)
                 if task.source.startswith("lm_eval:")
             ]
-        steps = training.max_steps
-        if method == "adalora" and steps is not None and self.adapter.tinit + self.adapter.tfinal >= steps:
-            found.append(
-                f"adapter.tinit: {self.adapter.tinit} and tfinal {self.adapter.tfinal} leave none of the "
-                f"{steps} steps of training.max_steps to take ranks away in; make them smaller"
-            )
+        if training.max_steps is not None:
+            found += [f"adapter.{line}" for line in self.adapter.problems_with_steps(training.max_steps)]
         return found

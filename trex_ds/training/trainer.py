@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import AdaLoraConfig, PromptTuningConfig
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from trex_ds.adapters.model import RoutedModel
-from trex_ds.adapters.passes import isolated
+from trex_ds.adapters.hooks import hooks_of_model
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
 from trex_ds.modeling.held import reset_peak
-from trex_ds.training.adalora import orthogonality_loss
 from trex_ds.training.saving import is_sharded, whole_adapter
 
 if TYPE_CHECKING:
@@ -73,20 +70,16 @@ class TRexTrainer(Trainer):
         answers those of the prompts would be a good part of a small model's work and most of its memory.
         """
         labels, mask = inputs.pop("labels"), inputs.pop("attention_mask")
-        routed = isinstance(self.model.base_model, RoutedModel)
-        if "segment_ids" not in inputs:
+        hooks = hooks_of_model(self.model)
+        if "segment_ids" in inputs:
+            inputs = hooks.packed(self.model, inputs)
+        else:
             inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
-        elif not routed:
-            del inputs["segment_ids"]
-            inputs = isolated(inputs, self.model.get_base_model())
         # A label is predicted from the position before it.
         targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         predicts = targets != IGNORED_LABEL
         targets = targets[predicts]
-        config = self.model.peft_config[self.model.active_adapter]
-        if isinstance(config, PromptTuningConfig):  # whose tokens come first, and predict nothing
-            predicts = torch.nn.functional.pad(predicts, (config.num_virtual_tokens, 0))
-            inputs.pop("position_ids")  # counted with them by the model
+        inputs, predicts = hooks.placed(self.model, inputs, predicts)
         outputs = model(**{**inputs, "logits_to_keep": predicts, "use_cache": False})
         logits = outputs.logits
         if logits.dim() == 3:  # of a model that computes them everywhere
@@ -95,17 +88,9 @@ class TRexTrainer(Trainer):
         loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
         # DeepSpeed averages gradients over the ranks, but the items are those of all ranks together.
         loss = loss / num_items_in_batch * self.accelerator.num_processes
-        if self.model.training and (auxiliary := self._auxiliary_loss()) is not None:
+        if self.model.training and (auxiliary := hooks.auxiliary_loss(self.model)) is not None:
             loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
-
-    def _auxiliary_loss(self) -> Tensor | None:
-        """What the method adds to the loss of the latest forward pass."""
-        if isinstance(self.model.base_model, RoutedModel):
-            return self.model.base_model.auxiliary_loss()
-        if isinstance(self.model.peft_config[self.model.active_adapter], AdaLoraConfig):
-            return orthogonality_loss(self.model)
-        return None
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's step, counting tokens."""
@@ -119,8 +104,7 @@ class TRexTrainer(Trainer):
         order = (ids * torch.arange(1, len(ids) + 1, device=ids.device)).sum()
         self._checksum = self._checksum * _CHECKSUM_FACTOR + order.to(self._checksum.device)  # wraps around
         loss = super().training_step(model, inputs, *args, **kwargs)
-        if isinstance(self.model.base_model, RoutedModel):
-            self.model.base_model.update_balance()
+        hooks_of_model(self.model).after_backward(self.model)
         return loss
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

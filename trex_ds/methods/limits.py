@@ -1,9 +1,9 @@
-"""Names of what a method may not work with; `trex_ds.training.combinations` finds them in a recipe."""
+"""Names of what a method may not work with; a recipe is compared with them before anything is loaded."""
 
 FOUR_BITS = "4-bit"
 ZERO3 = "ZeRO-3"
 ZERO = "ZeRO"
-"""ZeRO of any stage but 0."""
+"""Any ZeRO stage but 0."""
 BFLOAT16 = "bfloat16"
 PACKING = "packing"
 CHECKPOINTING = "gradient checkpointing"
