@@ -36,7 +36,7 @@ class AdaLoraHooks(Hooks):
 
 
 class Pruning(TrainerCallback):
-    """Has PEFT prune LoRA ranks after each optimizer step, while the step's gradients are still there.
+    """Callback that has PEFT prune LoRA ranks after each optimizer step, while the step's gradients are still there.
 
     DeepSpeed's engine drops them within its own step, before any of the Trainer's callbacks, so that the
     optimizer itself has to call. Without ZeRO and in float32 it is torch's and holds the parameters themselves.

@@ -15,24 +15,24 @@ class Hooks:
     """What a method does at each of these moments; most do what is here, which is nothing."""
 
     def set_tasks(self, config: PeftConfig, count: int | None) -> None:
-        """Before an adapter is made: tell the configuration how many tasks are learned apart.
+        """Tell the configuration, before its adapter is made, how many tasks are learned apart.
 
         Raises:
             ValueError: if the method needs their number and `count` is None.
         """
 
     def without_values(self, config: PeftConfig) -> None:
-        """Before an adapter is made whose tensors have no values: replace what would be computed from values."""
+        """Replace in the configuration what would be computed from values, before an adapter without values is made."""
 
     def made(self, model: PeftModel) -> None:
-        """After a fresh adapter was made.
+        """Finish, or refuse, a fresh adapter that PEFT has made.
 
         Raises:
             ValueError: if the adapter does not fit the model.
         """
 
     def ready(self, model: PeftModel) -> None:
-        """After an adapter was made or loaded."""
+        """Finish an adapter that was made or loaded."""
 
     def packed(self, model: PeftModel, inputs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a forward pass whose rows hold several segments, so that no segment sees another.
@@ -59,7 +59,7 @@ class Hooks:
         return None
 
     def after_backward(self, model: PeftModel) -> None:
-        """After the backward of a training pass; a collective where there are several processes."""
+        """Update what no gradient does, after the backward of a training pass; a collective of several processes."""
 
     def callbacks(self, trainer: Any) -> list[Any]:
         """Callbacks of transformers' Trainer that the method needs."""

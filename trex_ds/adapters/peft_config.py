@@ -1,4 +1,4 @@
-"""From a recipe's adapter section to the PEFT configuration that it describes."""
+"""The PEFT configuration of a recipe's adapter section."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _CHECKS: dict[str, Callable[[Any, str], list[str]]] = {
 
 @dataclass
 class Targets:
-    """What is adapted."""
+    """Fields that say what is adapted."""
 
     target_modules: list[str] | str | None = "all-linear"
     """Names or regex of the modules to adapt; null: PEFT's choice for the kind of model."""
@@ -34,7 +34,7 @@ class Targets:
 
 @dataclass
 class Excluded:
-    """What is not adapted."""
+    """A field that says what is left alone."""
 
     exclude_modules: list[str] | str | None = None
     """Names or regex of modules to leave alone."""
@@ -42,7 +42,7 @@ class Excluded:
 
 @dataclass
 class Layers:
-    """Which layers are adapted."""
+    """A field that says which layers are adapted."""
 
     layers_to_transform: list[int] | int | None = None
     """Indices of the layers to adapt; null: all."""

@@ -13,7 +13,7 @@ from trex_ds.methods.base import Method
 
 @dataclass
 class RoutedFields:
-    """Which linears are adapted; a subclass says how."""
+    """Fields that say which linears are adapted; a subclass says how."""
 
     target_modules: list[str] | str | None = "all-linear"
     """Names or regex of the linears to adapt."""

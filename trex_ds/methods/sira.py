@@ -18,7 +18,7 @@ class SiraFields(MoLoraFields):
     top_k: int = 4
     """Experts that a token uses."""
     capacity_factor: float = 1.25
-    """While training an expert takes at most this times its even share of a batch's tokens."""
+    """Most tokens of a training batch that an expert takes, over its even share of them."""
     balance_weight: float = 0.01
     """Weight of the balance loss."""
 

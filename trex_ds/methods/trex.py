@@ -85,7 +85,7 @@ class TRexFields(RoutingFields):
     num_out_experts: int = 8
     """J, output-side rank-one experts."""
     pairs: Pairs = "full"
-    """Which rank-one experts are mixed: 'full' all I*J, 'diagonal' (i, i) only, I = J."""
+    """Rank-one experts that are mixed: 'full' all I*J, 'diagonal' (i, i) only, I = J."""
 
     def problems(self) -> list[str]:
         """See `RoutedFields.problems`."""
