@@ -14,6 +14,8 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from pydantic import TypeAdapter
 
 import trex_ds.adapters  # noqa: F401 (registers the routed methods with PEFT)
+from trex_ds.adapter_folder import AdapterFolder
+from trex_ds.adapters.hooks import Hooks, hooks
 from trex_ds.adapters.peft_config import peft_config
 from trex_ds.methods.base import Method, method
 from trex_ds.methods.config import METHODS, AdapterConfig
@@ -83,6 +85,22 @@ def test_every_field_has_a_type_a_default_and_a_description(name):
     for field, info in fields.items():
         assert info.description, field
         assert not info.is_required(), field
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_adapters_folder_knows_which_methods_answer_by_task(name, tmp_path):
+    peft_config(METHODS[name]()).save_pretrained(str(tmp_path))
+    assert AdapterFolder(tmp_path).answers_by_task == METHODS[name].needs_tasks
+
+
+def test_methods_that_are_not_lora_based_are_those_without_products_of_two_low_rank_matrices():
+    others = {"trex", "shira", "loha", "lokr", "ia3", "prompt_tuning", "beft", "ln_tuning"}
+    assert {name for name, section in METHODS.items() if not section.lora_based} == others
+
+
+def test_hooks_of_a_misspelled_method_are_refused():
+    with pytest.raises(KeyError, match="POLI"):
+        hooks("POLI")(Hooks)
 
 
 def test_two_methods_cannot_have_one_name():

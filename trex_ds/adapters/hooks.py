@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from peft import PeftConfig, PeftModel
+from peft.utils import PeftType
 from torch import Tensor
 
 from trex_ds.adapters.passes import isolated
@@ -66,17 +67,21 @@ class Hooks:
         return []
 
 
-_HOOKS: dict[str, Hooks] = {}
+_HOOKS: dict[PeftType, Hooks] = {}
 _NONE = Hooks()
 H = TypeVar("H", bound=Hooks)
 
 
 def hooks(*peft_types: str) -> Callable[[type[H]], type[H]]:
-    """A decorator that makes a class the hooks of methods, named by PEFT's types of their configurations."""
+    """A decorator that makes a class the hooks of methods, named by PEFT's types of their configurations.
+
+    Raises:
+        KeyError: for a type that PEFT does not know.
+    """
 
     def register(cls: type[H]) -> type[H]:
         for peft_type in peft_types:
-            _HOOKS[peft_type] = cls()
+            _HOOKS[PeftType[peft_type]] = cls()
         return cls
 
     return register
