@@ -1,4 +1,4 @@
-"""Load balancing without a loss: a bias that only chooses, moved against each rank's load."""
+"""Load balancing without a loss: a bias that only chooses, moved against each LoRA rank's load."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from trex_ds.adapters.router import Router
 
 
 class BalancedRouter(Router):
-    """A router with a bias for each rank that is added where ranks are chosen, and nowhere else.
+    """A router with a bias for each LoRA rank that is added where LoRA ranks are chosen, and nowhere else.
 
-    `RoutedModel.update_balance` gives a rank that more than the mean share of tokens chose in the latest training
+    `RoutedModel.update_balance` gives a LoRA rank that more than the mean share of tokens chose in the latest training
     pass a bias smaller by `bias_update_rate`, one that fewer chose a larger one (arXiv 2408.15664).
     """
 
     bias: Tensor
 
-    def __init__(self, ranks: int, bias_update_rate: float):
+    def __init__(self, r: int, bias_update_rate: float):
         super().__init__()
-        self.register_buffer("bias", torch.zeros(ranks))
+        self.register_buffer("bias", torch.zeros(r))
         self.bias_update_rate = bias_update_rate
 
     def others(self) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ class BalancedRouter(Router):
         return {"bias": self.bias}
 
     def update_balance(self, load: Tensor) -> None:
-        """Move the bias against `load`, the share of tokens that chose each rank, (ranks,)."""
+        """Move the bias against `load`, the share of tokens that chose each LoRA rank, (r,)."""
         # A new tensor: a pass that waits for its backward keeps the one that it saw.
         self.bias = self.bias + self.bias_update_rate * torch.sign(load.mean() - load).to(self.bias)
 
@@ -45,9 +45,9 @@ class BalancedRouter(Router):
 
 
 def update_balances(loads: Mapping[nn.Module, Tensor]) -> None:
-    """Update the routers by their loads, averaged over ranks: a collective where there are several.
+    """Update the routers by their loads, averaged over processes: a collective where there are several.
 
-    Every rank calls it with the same routers in the same order, so their biases stay equal.
+    Every process calls it with the same routers in the same order, so their biases stay equal.
     """
     if not loads:
         return

@@ -71,14 +71,14 @@ def trained(counts: Mapping[str, int]) -> int:
 
 
 def equal_parameter_rank(config: Any, adapter: PeftConfig, tasks: int | None = None) -> int:
-    """The least rank at which LoRA has at least as many trained parameters as `adapter`.
+    """The least LoRA rank at which LoRA has at least as many trained parameters as `adapter`.
 
     Its linears are those that `adapter` names, or all if it names none. The arguments are those of `count`.
     """
     targets = {name: getattr(adapter, name) for name in TARGETS if getattr(adapter, name, None) is not None}
     targets.setdefault("target_modules", "all-linear")
     one, two = (trained(count(config, LoraConfig(r=r, task_type="CAUSAL_LM", **targets))) for r in (1, 2))
-    # Modules that are trained in full have the same parameters at any rank.
+    # Modules that are trained in full have the same parameters at any LoRA rank.
     per_rank = two - one
     return max(1, math.ceil((trained(count(config, adapter, tasks)) - one) / per_rank) + 1)
 

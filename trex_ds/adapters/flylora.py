@@ -35,10 +35,10 @@ class FlyLoraConfig(FlyLoraFields, RoutedConfig):
 
 
 class FlyLoraRouter(BalancedRouter):
-    """Diagonal G: 1 at the k ranks for which |A x + bias| is largest, else 0; times the scale.
+    """Diagonal G: 1 at the k LoRA ranks for which |A x + bias| is largest, else 0; times the scale.
 
     Args:
-        r: ranks in all.
+        r: LoRA rank.
         top_k: ranks that a token uses.
         scale: of the whole update.
         bias_update_rate: step of the bias.

@@ -58,7 +58,7 @@ def load_adapted(base: Any, folder: str | Path) -> PeftModel:
 
 
 def set_weights(model: PeftModel, tensors: dict[str, Tensor], file: Path) -> None:
-    """Put the tensors of an adapter's file into a model with the same adapter, whose own are whole on this rank.
+    """Put the tensors of an adapter's file into a model with the same adapter, whose own are whole in this process.
 
     Those that the file lacks PEFT would leave as they were drawn, at most with a warning.
 

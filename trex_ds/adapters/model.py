@@ -202,10 +202,10 @@ class RoutedModel(BaseTuner):
         return torch.stack([loss.to(losses[0].device) for loss in losses]).mean(dim=0) if losses else None
 
     def update_balance(self) -> None:
-        """Move the biases that balance the ranks' loads, of SMoRA and FlyLoRA, by those of the latest training pass.
+        """Move SMoRA's and FlyLoRA's biases against the LoRA ranks' loads in the latest training pass.
 
         For a training loop of one's own, after each backward; `launch/train.py` calls it. A collective where there
-        are several ranks.
+        are several processes.
         """
         update_balances(self._side_input.take_loads())
 

@@ -28,14 +28,14 @@ class MoLoraConfig(MoLoraFields, RoutedConfig):
 
 
 class SoftmaxExperts(Router):
-    """Diagonal G: the softmax of W_r x over the experts, repeated over the ranks of each.
+    """Diagonal G: the softmax of W_r x over the experts, repeated over the LoRA ranks of each.
 
         y = W0 x + scale * sum_e softmax(W_r x)_e B_e A_e x
 
     Args:
         in_features: n, size of the linear's input.
         num_experts: E.
-        r: ranks of an expert.
+        r: LoRA rank of an expert.
         scale: of the whole update.
     """
 

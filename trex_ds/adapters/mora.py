@@ -1,4 +1,4 @@
-"""MoRA of "Little by Little": each rank tells from its own activation whether a token needs it."""
+"""MoRA of "Little by Little": each LoRA rank tells from its own activation whether a token needs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST_NORM = 1e-6
 @routed_method("MORA")
 @dataclass
 class MoraConfig(MoraFields, RoutedConfig):
-    """Configuration of MoRA's forward ("Little by Little", arXiv 2506.21035), without its pruning of old tasks' ranks.
+    """Configuration of MoRA's forward ("Little by Little", arXiv 2506.21035), without its pruning between tasks.
 
     Raises:
         ValueError: naming every field whose value makes no adapter.
@@ -31,7 +31,7 @@ class MoraConfig(MoraFields, RoutedConfig):
 class MoraRouter(Router):
     """Diagonal G: softmax of A x / (|A x| * temperature) at its k largest, else 0; times r and the scale.
 
-    It has no parameters: the ranks route themselves. The factor r makes an even softmax LoRA's update.
+    It has no parameters: the LoRA ranks route themselves. The factor r makes an even softmax LoRA's update.
 
     Args:
         top_k: ranks that a token uses.

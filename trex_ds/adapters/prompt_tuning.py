@@ -41,7 +41,7 @@ class PromptTuningHooks(Hooks):
 def embeddings_as_they_are(model: Any) -> Iterator[None]:
     """Have PEFT read a PEFT model's trained embeddings for its files without running their module.
 
-    Under ZeRO-3 that would gather them, and wait for the ranks that write nothing.
+    Under ZeRO-3 that would gather them, and wait for the processes that write nothing.
     """
     config = model.peft_config[model.active_adapter]
     before, config.inference_mode = config.inference_mode, True

@@ -18,7 +18,7 @@ class Mixed(NamedTuple):
     loss: Tensor | None = None
     """What the method adds to the training loss, (1,), already weighted; None: nothing."""
     load: Tensor | None = None
-    """Share of the tokens that chose each rank, (ranks,), without gradient; None: the router has no balance."""
+    """Share of the tokens that chose each LoRA rank, (r,), without gradient; None: the router has no balance."""
 
 
 class Given(NamedTuple):

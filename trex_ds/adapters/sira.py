@@ -47,7 +47,7 @@ class SiraRouter(SoftmaxExperts):
     Args:
         in_features: n, size of the linear's input.
         num_experts: E.
-        r: ranks of an expert.
+        r: LoRA rank of an expert.
         scale: of the whole update.
         top_k: experts that a token uses.
         capacity_factor: an expert's room over its even share, top_k * tokens / E.

@@ -1,4 +1,4 @@
-"""SMoRA: each rank of one LoRA is an expert, and each token uses its top k."""
+"""SMoRA: each LoRA rank is an expert, and each token uses its top k."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SmoraConfig(BalancedRankFields, RoutedConfig):
 
 
 class SmoraRouter(BalancedRouter):
-    """Diagonal G: sigmoid(W_r x) at the k ranks for which it is largest after a balancing bias is added, else 0.
+    """Diagonal G: sigmoid(W_r x) at the k LoRA ranks for which it is largest after a balancing bias is added, else 0.
 
     Args:
         in_features: n, size of the linear's input.
-        r: ranks in all.
+        r: LoRA rank.
         top_k: ranks that a token uses.
         scale: of the whole update.
         bias_update_rate: step of the bias.
