@@ -17,6 +17,7 @@ NAME_MODULES = "name the modules, as target_modules: [q_proj, v_proj]"
 """The way out where `Method.picks_unnamed`."""
 
 
+@dataclasses.dataclass
 class Method:
     """A method of adapting a model: a recipe's `adapter` section, and what is known of the method without torch.
 
@@ -50,7 +51,7 @@ class Method:
 
     def peft_fields(self) -> dict[str, Any]:
         """Fields of the PEFT configuration that this section describes."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["method"]
         return values | dict(self.constants)
 
@@ -85,7 +86,7 @@ def method(cls: type[M]) -> type[M]:
     Raises:
         ValueError: if another method has the name.
     """
-    name = cls.method
+    name: str = vars(cls)["method"]
     if name in METHODS:
         raise ValueError(f"{name!r} is {METHODS[name].__qualname__} already; give {cls.__qualname__} another name")
     cls.method = Field(default=name, description=_DESCRIPTION)
