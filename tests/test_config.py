@@ -196,11 +196,11 @@ def test_an_alternative_of_a_list_item_reports_only_its_own_error(problems):
         (["--model", "--extra=null"], "--model: needs a value, as --model=VALUE (command line)"),
         (
             ["--tasks.2.weight=1"],
-            "--tasks.2.weight: tasks is a list of 2 items, numbered from 0; '2' is none of them (command line)",
+            "--tasks.2.weight: tasks is a list of 2 items, numbered from 0; '2' is not one of them (command line)",
         ),
         (
             ["--tasks.x=1"],
-            "--tasks.x: tasks is a list of 2 items, numbered from 0; 'x' is none of them (command line)",
+            "--tasks.x: tasks is a list of 2 items, numbered from 0; 'x' is not one of them (command line)",
         ),
         (
             ["--training.epochs.x=1"],

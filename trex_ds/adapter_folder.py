@@ -54,7 +54,7 @@ class AdapterFolder:
 
     @property
     def answers_by_task(self) -> bool:
-        """Whether the method has to be told of which task a prompt is."""
+        """Whether the method needs the task of each prompt."""
         return (self.config or {}).get("peft_type") == _BY_TASK
 
     @property

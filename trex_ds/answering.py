@@ -108,7 +108,7 @@ class Answerer:
 
         Raises:
             ValueError: the adapter was trained in both forms, and neither `form` nor `task` says which.
-            ValueError: if `task` is none that the adapter learned, or is given to one that learns none apart.
+            ValueError: if `task` is not one that the adapter learned, or the method does not learn tasks apart.
         """
         if self.tasks is None and task is not None:
             raise ValueError(f"the adapter does not answer by task (only poly and mhr do), got {task!r}; leave it out")

@@ -35,7 +35,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def not_found(named: str, folder: Path) -> str:
-    """What to say of a path at which there is no file and that is no name in `folder` either."""
+    """Message for a path without a file that is not a name in `folder` either."""
     return f"no file {named!r} (relative to {Path.cwd()}); {nearest(Path(named).stem, names_in(folder))}"
 
 

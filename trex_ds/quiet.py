@@ -1,4 +1,4 @@
-"""What libraries say that is no news to a user: silenced here, each by its name."""
+"""Silencing of what libraries say that users need not know, each by its name."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class Source:
                 if not key.isdecimal() or int(key) >= len(container):
                     self.problems.append(
                         f"--{name}: {dotted(path)} is a list of {len(container)} items, numbered from 0; "
-                        f"{key!r} is none of them ({COMMAND_LINE})"
+                        f"{key!r} is not one of them ({COMMAND_LINE})"
                     )
                     return
                 path = (*path, int(key))

@@ -169,7 +169,7 @@ def test_checkpoint_of_another_number_of_ranks_is_refused(tmp_path):
 def test_checkpoint_that_was_not_finished_is_refused(tmp_path):
     (tmp_path / "run" / "checkpoint-10" / "global_step10").mkdir(parents=True)
     message = outcome(write_recipe(tmp_path), "--training.resume", "true")
-    assert re.search(r"checkpoint-10 was not finished; delete it to go on from the one before", message)
+    assert re.search(r"checkpoint-10 was not finished; delete it to resume from the one before", message)
 
 
 def test_one_process_checks_its_own_folders(tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_checkpoint_without_a_record_of_its_data_is_gone_on_from_with_a_warnin
     (interrupted.parent / "run" / "data.json").unlink()
     rewrite(interrupted.parent / "tasks.jsonl", other_answers)
     prepare_file(interrupted, *RESUME)
-    assert "has no data.json, so it cannot be told whether the checkpoint saw the same data" in caplog.text
+    assert "has no data.json, so it is unknown whether the checkpoint saw the same data" in caplog.text
 
 
 def test_meant_without_a_resume_is_refused(tmp_path):

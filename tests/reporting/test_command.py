@@ -76,7 +76,7 @@ def test_check_fails_only_if_a_checked_claim_does_not_hold(tmp_path, monkeypatch
     assert ended.value.code == code
     said = capsys.readouterr().err
     assert ("does not hold: 30-40% fewer trainable parameters" in said) == bool(code)
-    assert "cannot be told, and is no failure: " in said
+    assert "undecided, which is not a failure: " in said
 
 
 def test_check_fails_on_rank_0_alone_so_that_it_is_heard(monkeypatch, capsys):
@@ -112,7 +112,7 @@ def test_everything_wrong_is_said_at_once_with_code_2(tmp_path, monkeypatch, cap
         runpy.run_path(str(SCRIPT), run_name="__main__")
     said = capsys.readouterr().err
     assert "comparison: no file 'nowhere.json'" in said
-    assert "report.timed.0: 'sira_8x5' is none of the methods: trex, " in said
+    assert "report.timed.0: 'sira_8x5' is not one of the methods: trex, " in said
     assert "report.adapter: no adapter_config.json" in said
     assert "report.methods: lora_r16 is counted anyway" in said
     assert "report.timed: trex_8x8: has 64 clusters, but batches have the intuition of the recipe's adapter" in said
@@ -159,7 +159,7 @@ def test_what_is_no_comparison_is_refused_before_anything_is_measured(tmp_path, 
     file = tmp_path / "scores"
     file.write_text(content)
     (found,) = refused(tmp_path, "--comparison", str(file))
-    assert "is no comparison.json as launch/compare.py writes it" in found
+    assert "is not a comparison.json that launch/compare.py wrote" in found
 
 
 def test_models_that_the_adapter_does_not_fit_are_left_out(tmp_path, monkeypatch, caplog):

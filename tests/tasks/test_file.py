@@ -195,7 +195,7 @@ def test_empty_file_is_refused(tmp_path, text):
 def test_damaged_parquet_is_refused(tmp_path):
     path = tmp_path / "mine.parquet"
     path.write_text("no parquet")
-    with pytest.raises(ValueError, match=rf"{path} is no Parquet file that can be read"):
+    with pytest.raises(ValueError, match=rf"{path} is not a readable Parquet file"):
         read(f"file:{path}")
 
 

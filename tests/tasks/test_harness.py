@@ -265,7 +265,7 @@ def test_training_split_by_name(mirror, tmp_path):
         "q 1?\nA. a\nB. b\nC. c\nD. d\nAnswer:"
     )
     assert found["train"][1].answer == " B"
-    for split, why in {"test": "is what it is evaluated on", "train": "is none of its splits"}.items():
+    for split, why in {"test": "is what it is evaluated on", "train": "is not one of its splits"}.items():
         message = (
             rf"training_split '{split}' {why}; it has test, validation, dev, and validation, dev can be trained on"
         )

@@ -99,8 +99,12 @@ def test_fingerprint_is_the_content_of_the_mirror_or_the_commit_of_the_hub(mirro
 @pytest.mark.parametrize(
     ("source", "settings", "problem"),
     [
-        ("hub:a:b", {}, "source: 'a:b' is no hub id of the form owner/name; configuration and splits go into options"),
-        ("hub:", {}, "source: '' is no hub id"),
+        (
+            "hub:a:b",
+            {},
+            "source: 'a:b' is not a hub id of the form owner/name; configuration and splits go into",
+        ),
+        ("hub:", {}, "source: '' is not a hub id"),
         ("hub:a/b", {"options": {"splt": "x"}}, "options: unknown option 'splt'; did you mean split?"),
         ("hub:a/b", {"options": {"split": 1}}, "options: split must be a name, got 1"),
         ("hub:a/b", {"options": {"evaluation_split": "train"}}, "options: split and evaluation_split are both 'train'"),

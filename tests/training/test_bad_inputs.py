@@ -57,7 +57,7 @@ def test_all_problems_are_named_at_once(tmp_path):
 def test_checkpoints_of_another_run_are_not_overwritten(tmp_path):
     file = write_recipe(tmp_path)
     (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"checkpoint-5 of an earlier run; go on from it with --training.resume true"):
+    with pytest.raises(ConfigError, match=r"checkpoint-5 of an earlier run; resume from it with --training.resume t"):
         read(file)
 
 

@@ -61,7 +61,7 @@ class Router(nn.Module):
         return list(self.parameters())
 
     def share(self, owner: Self) -> None:
-        """Read with the weights of `owner`, whose linear reads the same input, instead of one's own."""
+        """Read with the weights of `owner`, whose linear reads the same input, instead of its own."""
         raise NotImplementedError
 
     def mix(self, given: Given) -> Mixed:

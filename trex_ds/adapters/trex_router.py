@@ -87,7 +87,7 @@ class TRexRouter(Router):
             self.mapper = nn.Parameter(initial_map(num_pairs, num_clusters))
 
     def share(self, owner: TRexRouter) -> None:
-        """Use the W_r of another linear that reads the same input, instead of one's own."""
+        """Use the W_r of another linear that reads the same input, instead of its own."""
         del self.W_r
         self._owner = (owner,)
 

@@ -63,14 +63,14 @@ class CompareRecipe(Recipe):
             ]
         for name in self.methods:
             if not _NAME.fullmatch(name):
-                found.append(f"methods: {name!r} is no name for a folder; use letters, digits, _ and -")
+                found.append(f"methods: {name!r} is not a valid folder name; use letters, digits, _ and -")
             elif name == EQUAL_LORA:
                 found.append(f"methods: {name} is the name of the LoRA that is always added; choose another")
         known = ", ".join(self.methods)
         if self.reference is not None and self.reference not in self.methods:
-            found.append(f"reference: {self.reference!r} is none of the methods: {known}")
+            found.append(f"reference: {self.reference!r} is not one of the methods: {known}")
         found += [
-            f"baselines.{i}: {name!r} is none of the methods: {known}"
+            f"baselines.{i}: {name!r} is not one of the methods: {known}"
             for i, name in enumerate(self.baselines)
             if name not in (*self.methods, EQUAL_LORA)
         ]

@@ -58,7 +58,7 @@ def in_order(runs: Sequence[Run], states: Sequence[RunState]) -> list[tuple[Run,
 def execute(run: Run, state: RunState, work: Callable[[], Mapping[str, Any]]) -> RunState:
     """Do `work`, whose result is kept; an exception on all ranks is kept, too, and not raised. A collective.
 
-    Where it is raised on some ranks only, the others may wait for these in a collective for ever: then the job
+    Where it is raised on some ranks only, the others may wait for these in a collective forever: then the job
     ends, and the state that stays behind is "begun".
     """
     state = on_rank_zero(lambda: begin(run.folder, state))

@@ -57,7 +57,7 @@ def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
     """Train as `recipe` says, and return the loss on its left-out examples; a collective. Keeps no adapter.
 
     Raises:
-        FloatingPointError: the loss is no finite number any more.
+        FloatingPointError: the loss is not finite.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

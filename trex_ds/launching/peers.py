@@ -156,7 +156,7 @@ class Watch:
             self._stopped.wait(self._interval)
 
     def _judge(self) -> None:
-        # Apart from the thread that talks, which a cut link may keep in a system call for ever.
+        # Apart from the thread that talks, which a cut link may keep in a system call forever.
         while True:
             before = time.monotonic()
             if self._stopped.wait(self._interval / 2):

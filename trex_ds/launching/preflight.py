@@ -140,7 +140,7 @@ def _checkpoint_problem(output: Path) -> str | None:
 
     latest = get_last_checkpoint(output)
     if latest and not (Path(latest) / "trainer_state.json").is_file():  # which is written last
-        return f"training.resume: {latest} was not finished; delete it to go on from the one before, if there is one"
+        return f"training.resume: {latest} was not finished; delete it to resume from the one before, if there is one"
     found = len({file.name for file in Path(latest).glob("global_step*/*_optim_states.pt")}) if latest else 0
     if found in (0, world_size()):
         return None

@@ -1,4 +1,4 @@
-"""What a job trains on, told by its contents: a job that goes on from a checkpoint goes on with the same."""
+"""Record of what a job trains on, by content: a resumed job must train on the same."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_data(description: dict[str, Any], folder: Path) -> None:
     """
     file = folder / _FILE
     if not file.is_file():
-        log.warning("%s has no %s, so it cannot be told whether the checkpoint saw the same data", folder, _FILE)
+        log.warning("%s has no %s, so it is unknown whether the checkpoint saw the same data", folder, _FILE)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     if before == description:

@@ -52,7 +52,7 @@ class ReportConfig:
     def problems(self) -> list[str]:
         """Names that cannot be used."""
         return [
-            f"methods: {name!r} is no name for a method; use letters, digits, _, . and -"
+            f"methods: {name!r} is not a valid method name; use letters, digits, _, . and -"
             for name in self.methods
             if not _NAME.fullmatch(name)
         ]
@@ -96,7 +96,7 @@ class ReportRecipe(Recipe):
         if taken := [name for name in self.report.methods if name in (*self.built_in_methods(), EQUAL_LORA)]:
             found.append(f"report.methods: {taken[0]} is counted anyway; choose another name")
         found += [
-            f"report.timed.{i}: {name!r} is none of the methods: {', '.join(known)}"
+            f"report.timed.{i}: {name!r} is not one of the methods: {', '.join(known)}"
             for i, name in enumerate(self.report.timed)
             if name not in known
         ]
@@ -172,7 +172,7 @@ def _comparison_problem(file: Path) -> str | None:
     except ValueError:  # no JSON, or no text at all
         content = None
     if not isinstance(content, dict) or not {"recipe", "methods", "reference", "pairs"} <= content.keys():
-        return f"{str(file)!r} is no comparison.json as launch/compare.py writes it"
+        return f"{str(file)!r} is not a comparison.json that launch/compare.py wrote"
     return None
 
 

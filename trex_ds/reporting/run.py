@@ -191,5 +191,5 @@ def check(report: Report) -> int:
         out.print(f"does not hold: {verdict.claim}, against {verdict.against}: {verdict.reason}")
     unknown = [v.claim for v in report.verdicts if v.checked and v.outcome == claims.UNKNOWN]
     if unknown:
-        out.print(f"cannot be told, and is no failure: {'; '.join(dict.fromkeys(unknown))}")
+        out.print(f"undecided, which is not a failure: {'; '.join(dict.fromkeys(unknown))}")
     return 1 if wrong else 0

@@ -74,7 +74,7 @@ def _turn(number: int, message: Any) -> dict[str, Any]:
         raise ValueError(f"message {number} must have role and content, got {shown(message)}")
     role = message["role"]
     if role not in _KEYS:
-        raise ValueError(f"message {number}: role {shown(role)} is none of {', '.join(_KEYS)}")
+        raise ValueError(f"message {number}: role {shown(role)} is not one of {', '.join(_KEYS)}")
     if role == "system" and number > 1:
         raise ValueError(f"message {number} is a system message; only the first may be")
     # What is null or empty says nothing, whatever it is called.

@@ -114,7 +114,7 @@ def _parquet_rows(file: Path, columns: Mapping[str, str]) -> Iterator[Row]:
                     number += 1
                     yield f"{file}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is no Parquet file that can be read: {error}") from error
+        raise ValueError(f"{file} is not a readable Parquet file: {error}") from error
 
 
 def _passed_over(path: Path) -> bool:

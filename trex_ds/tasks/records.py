@@ -133,13 +133,13 @@ def parse(
     try:
         "".join([example.text, answer, task, *choices, json.dumps(conversation, ensure_ascii=False)]).encode()
     except UnicodeEncodeError:  # such as "\ud800", which JSON allows and tokenizers do not
-        raise ValueError("has half of a surrogate pair, which is no character") from None
+        raise ValueError("has half of a surrogate pair, which is not a character") from None
     return example
 
 
 def _decode(line: bytes) -> dict[str, Any]:
     if b"\0" in line:
-        raise ValueError("has NUL bytes, so it is no text, or damaged")
+        raise ValueError("has NUL bytes, so it is not text, or damaged")
     try:
         record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object, parse_int=_integer)
     except UnicodeDecodeError as error:
@@ -165,7 +165,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"has a number of {len(digits)} digits, which is no position of a choice; write it as text")
+        raise ValueError(f"has a number of {len(digits)} digits, which is not a choice's position; write it as text")
     return int(digits)
 
 
@@ -208,7 +208,7 @@ def _choices_problems(choices: Any) -> list[str]:
 def _choice(answer: str | int, choices: list[str]) -> str:
     if isinstance(answer, int):
         if not 0 <= answer < len(choices):
-            raise ValueError(f"answer {answer} is no position among {len(choices)} choices, 0 to {len(choices) - 1}")
+            raise ValueError(f"answer {answer} is not a position among {len(choices)} choices, 0 to {len(choices) - 1}")
         return choices[answer]
     if answer not in choices:
         raise ValueError(f"answer {shown(answer)} is not among the choices {shown(choices)}")

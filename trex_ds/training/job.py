@@ -73,7 +73,7 @@ def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
 
     Raises:
         ConfigError: for a problem that only the data or the machine shows.
-        FloatingPointError: the loss is no finite number any more.
+        FloatingPointError: the loss is not finite.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

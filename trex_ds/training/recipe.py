@@ -87,13 +87,13 @@ class Recipe:
         ]
 
     def output_problems(self) -> list[str]:
-        """Checkpoints in `output_dir` that the job would not go on from, or none where it should."""
+        """Checkpoints in `output_dir` that the job would not resume from, or none where it should."""
         checkpoints = sorted(Path(self.output_dir).glob("checkpoint-*"))
         if self.training.resume and not checkpoints:
-            return [f"training.resume: {self.output_dir!r} holds no checkpoint to go on from"]
+            return [f"training.resume: {self.output_dir!r} holds no checkpoint to resume from"]
         if checkpoints and not self.training.resume:
             return [
-                f"output_dir: {self.output_dir!r} holds {checkpoints[-1].name} of an earlier run; go on from it with "
+                f"output_dir: {self.output_dir!r} holds {checkpoints[-1].name} of an earlier run; resume from it with "
                 "--training.resume true, or choose another output_dir"
             ]
         return []

@@ -92,7 +92,7 @@ def write_tasks(tasks: Sequence[str], folder: Path) -> None:
     """Record the names of the tasks in the order of their numbers, as `folder`/tasks.json.
 
     Raises:
-        ValueError: if an earlier job of the folder, which this one goes on from, numbered others.
+        ValueError: if the job being resumed numbered the tasks differently.
     """
     run = AdapterFolder(folder)
     before = run.tasks
@@ -110,10 +110,10 @@ def write_identity(model: ModelConfig, folder: Path, *, resumed: bool) -> None:
     Args:
         model: the base model.
         folder: of the run.
-        resumed: whether the job goes on from a checkpoint in it.
+        resumed: whether the job resumes from a checkpoint in it.
 
     Raises:
-        ValueError: if an earlier job of the folder, which this one goes on from, had another base model.
+        ValueError: if the job being resumed had another base model.
     """
     found = base_identity(model)
     before = BaseIdentity.load(folder) if resumed else None

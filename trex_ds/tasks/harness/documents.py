@@ -20,7 +20,7 @@ def training_docs(task: Any, split: str | None) -> tuple[str, Any]:
         return task.config.training_split, task.training_docs()
     known = [name for name in task.dataset if name != evaluation_split(task)]
     if split not in known:
-        why = "is what it is evaluated on" if split == evaluation_split(task) else "is none of its splits"
+        why = "is what it is evaluated on" if split == evaluation_split(task) else "is not one of its splits"
         raise ValueError(
             f"lm_eval:{task.config.task}: options.training_split {split!r} {why}; it has {', '.join(task.dataset)}, "
             f"and {', '.join(known) or 'none'} can be trained on"

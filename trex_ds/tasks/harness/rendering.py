@@ -92,7 +92,7 @@ def _first(target: Any) -> Any:
 def _index(label: Any, choices: list[str], where: str) -> int:
     if isinstance(label, str):
         if label not in choices:
-            raise ValueError(f"{where}: its label {label!r} is none of the choices {choices}; correct the data")
+            raise ValueError(f"{where}: its label {label!r} is not one of the choices {choices}; correct the data")
         return choices.index(label)
     if not isinstance(label, int) or not 0 <= label < len(choices):
         raise ValueError(f"{where}: its label {label!r} is not in 0..{len(choices) - 1}; correct the data")

@@ -55,7 +55,7 @@ class SolvedByOwnScorer:
 
     Partial marks do not count. Many scorers give some to any wrong answer: 0.01 or 0.05 for
     trying, up to 0.9 for a word with one letter wrong, or the share of the text that the answer
-    makes up. Their mean is no accuracy and cannot be compared between tasks.
+    makes up. Their mean is not an accuracy and cannot be compared between tasks.
     Text that the scorer fails on is a wrong answer. White space around the text is dropped.
     """
 

@@ -29,7 +29,7 @@ class HubSource(Source):
         options = self.config.options
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.location):
             found.append(
-                f"source: {self.location!r} is no hub id of the form owner/name; configuration and splits go into "
+                f"source: {self.location!r} is not a hub id of the form owner/name; configuration and splits go into "
                 "options: {config: NAME, split: train, evaluation_split: validation}"
             )
         for option, value in options.items():

@@ -85,7 +85,7 @@ class LmEvalSource(Source):
 
         Raises:
             ValueError: no training split to train on, an unusable one, a document that cannot be rendered,
-                a split without any label, or a metric that is no accuracy or does not count what would be learned.
+                a split without any label, or a metric that is not an accuracy or does not count what would be learned.
         """
         loaded, config = load_tasks([self.location], self.mirror), self.config
         for task in loaded.tasks.values():
