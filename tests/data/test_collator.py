@@ -10,7 +10,7 @@ from trex_ds.data.datasets import PackedSet, TrainingSet
 from trex_ds.data.encoding import Encoded
 from trex_ds.data.packing import plan_rows
 
-ROWS = [Encoded([5, 6, 7], [-100, 6, 7]), Encoded([8], [8]), Encoded([3, 4], [-100, 4])]
+ROWS = [Encoded([5, 6, 7], 1), Encoded([8], 0), Encoded([3, 4], 1)]
 SCORES = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
@@ -34,7 +34,7 @@ def test_training_batches_are_padded_on_the_right():
 
 
 def test_generation_batches_have_no_labels():
-    items = [{"input_ids": row.input_ids, "intuition": torch.zeros(2)} for row in ROWS[:2]]
+    items = [{"input_ids": row.ids, "intuition": torch.zeros(2)} for row in ROWS[:2]]
     batch = Collator(pad_token_id=9)(items)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 9, 8]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
@@ -44,7 +44,7 @@ def test_generation_batches_have_no_labels():
 def test_training_set_repeats_rows_without_copying_them():
     dataset = training_set([2, 0, 2])
     assert len(dataset) == 3
-    assert dataset[0]["input_ids"] is dataset[2]["input_ids"] is ROWS[2].input_ids
+    assert dataset[0]["input_ids"] is dataset[2]["input_ids"] is ROWS[2].ids
 
 
 def test_rows_that_share_a_text_share_its_scores():
@@ -59,7 +59,7 @@ def test_scores_that_do_not_fit_the_rows_are_refused():
 
 def items_of(*rows: Encoded) -> list[dict]:
     return [
-        {"input_ids": row.input_ids, "labels": row.labels, "intuition": torch.full((2,), float(i))}
+        {"input_ids": row.ids, "labels": row.labels, "intuition": torch.full((2,), float(i))}
         for i, row in enumerate(rows)
     ]
 

@@ -41,19 +41,19 @@ def test_escaped_names_are_text(family, sentencepiece):
     (read,) = encode_examples(tokenizer, [EXAMPLE], None)
     (escaped,) = encode_examples(tokenizer, [EXAMPLE], None, escape=True)
     # The text is the same, but special tokens are only where a conversation without such names has them.
-    texts = [tokenizer.decode(row.input_ids) for row in (escaped, read)]
+    texts = [tokenizer.decode(row.ids) for row in (escaped, read)]
     if sentencepiece:  # which writes a space after each special token
         texts = ["".join(text.split()) for text in texts]
     assert texts[0] == texts[1]
     without = replace(EXAMPLE, prompt="how many", answer="seven", history=(("user", "y"), ("assistant", "x")))
     (other,) = encode_examples(tokenizer, [without], None)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    found, wanted = ([i for i in row.input_ids if i in special] for row in (escaped, other))
+    found, wanted = ([i for i in row.ids if i in special] for row in (escaped, other))
     assert found == wanted
-    assert [i for i in read.input_ids if i in special] != wanted
+    assert [i for i in read.ids if i in special] != wanted
     prompt = encode_prompt(tokenizer, EXAMPLE, None, escape=True)
-    assert escaped.input_ids[: len(prompt)] == prompt
-    assert escaped.labels == [-100] * len(prompt) + escaped.input_ids[len(prompt) :]
+    assert escaped.ids[: len(prompt)] == prompt
+    assert escaped.labels == [-100] * len(prompt) + escaped.ids[len(prompt) :]
     assert encode_examples(tokenizer, [without], None, escape=True) == [other]
 
 
@@ -62,9 +62,9 @@ def test_without_a_template_names_are_text_too(sentencepiece):
     example = replace(EXAMPLE, history=())
     (escaped,) = encode_examples(tokenizer, [example], None, escape=True)
     space = " " if sentencepiece else ""  # which it writes before a text
-    assert tokenizer.decode(escaped.input_ids) == f"<s>{space}{example.prompt}\n{example.answer}<|im_end|>"
+    assert tokenizer.decode(escaped.ids) == f"<s>{space}{example.prompt}\n{example.answer}<|im_end|>"
     special = tokenizer.all_special_ids
-    assert [i for i in escaped.input_ids if i in special] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert [i for i in escaped.ids if i in special] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
 
 
 def test_plain_examples_are_read_as_the_harness_reads_them():
@@ -77,7 +77,7 @@ def test_a_text_that_ends_with_an_end_of_sequence_keeps_it():
     tokenizer = make_tokenizer(bos=True)
     plain = Example("how<|im_end|>", " seven", "letters", plain=True)
     (row,) = encode_examples(tokenizer, [plain], None)
-    assert tokenizer.decode(row.input_ids) == "<s>how<|im_end|> seven<|im_end|>"
+    assert tokenizer.decode(row.ids) == "<s>how<|im_end|> seven<|im_end|>"
 
 
 def test_only_special_tokens_are_control_tokens():

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from lm_eval.api.model import TemplateLM
 
-from tests.data.tokenizers import CHATML, NO_SYSTEM, make_tokenizer
+from tests.data.tokenizers import CHATML, NO_SYSTEM, encode_example, make_tokenizer
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt
+from trex_ds.data.encoding import encode_examples, encode_prompt
 from trex_ds.tasks.base import Example
 
 EXAMPLE = Example("how many letters?", "seven", "letters")
@@ -23,7 +23,7 @@ def learned(tokenizer, encoded) -> str:
 def test_chat_template_is_used_up_to_the_answer(system_prompt, system_message):
     tokenizer = make_tokenizer(CHATML, bos=True)
     encoded = encode_example(tokenizer, EXAMPLE, system_prompt)
-    assert tokenizer.decode(encoded.input_ids) == (
+    assert tokenizer.decode(encoded.ids) == (
         f"<|im_start|>system\n{system_message}<|im_end|>\n<|im_start|>user\nhow many letters?<|im_end|>\n"
         "<|im_start|>assistant\nseven<|im_end|>"
     )
@@ -35,7 +35,7 @@ def test_chat_template_is_used_up_to_the_answer(system_prompt, system_message):
 def test_without_a_template_the_prompt_is_a_line(bos, head, final_eos):
     tokenizer = make_tokenizer(bos=bos, final_eos=final_eos)
     encoded = encode_example(tokenizer, EXAMPLE, None)
-    assert tokenizer.decode(encoded.input_ids) == f"{head}how many letters?\nseven<|im_end|>"
+    assert tokenizer.decode(encoded.ids) == f"{head}how many letters?\nseven<|im_end|>"
     assert learned(tokenizer, encoded) == "seven<|im_end|>"
 
 
@@ -43,9 +43,9 @@ def test_without_a_template_the_prompt_is_a_line(bos, head, final_eos):
 def test_training_continues_the_ids_that_generation_starts_from(tokenizer):
     prompt = encode_prompt(tokenizer, EXAMPLE, None)
     encoded = encode_example(tokenizer, EXAMPLE, None)
-    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.ids[: len(prompt)] == prompt
     assert encoded.labels[: len(prompt)] == [-100] * len(prompt)
-    assert encoded.labels[len(prompt) :] == encoded.input_ids[len(prompt) :]
+    assert encoded.labels[len(prompt) :] == encoded.ids[len(prompt) :]
 
 
 def test_chat_ids_are_those_of_the_tokenizer_itself():
@@ -86,7 +86,7 @@ def test_history_comes_before_the_prompt():
     tokenizer = make_tokenizer(CHATML)
     example = replace(EXAMPLE, history=HISTORY)
     encoded = encode_example(tokenizer, example, None)
-    assert tokenizer.decode(encoded.input_ids) == (
+    assert tokenizer.decode(encoded.ids) == (
         "<|im_start|>system\nYou are helpful<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
         "<|im_start|>assistant\nhi<|im_end|>\n<|im_start|>user\nhow many letters?<|im_end|>\n"
         "<|im_start|>assistant\nseven<|im_end|>"
@@ -144,14 +144,14 @@ def test_plain_examples_are_encoded_as_the_harness_scores_them(tokenizer, exampl
     context, continuation = Harness(tokenizer)._encode_pair(example.prompt, example.answer)
     encoded = encode_example(tokenizer, example, "no part of a plain example")
     assert encode_prompt(tokenizer, example, None) == context
-    assert encoded.input_ids == [*context, *continuation, tokenizer.eos_token_id]
+    assert encoded.ids == [*context, *continuation, tokenizer.eos_token_id]
     assert encoded.labels == [*[-100] * len(context), *continuation, tokenizer.eos_token_id]
 
 
 def test_plain_text_has_one_end_however_the_tokenizer_ends_texts():
     tokenizer = make_tokenizer(bos=True, final_eos=True)
     encoded = encode_example(tokenizer, PLAIN[0], None)
-    assert tokenizer.decode(encoded.input_ids) == "<s>how many letters? seven<|im_end|>"
+    assert tokenizer.decode(encoded.ids) == "<s>how many letters? seven<|im_end|>"
     assert learned(tokenizer, encoded) == " seven<|im_end|>"
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.data.tokenizers import CHATML, make_tokenizer
+from tests.data.tokenizers import CHATML, encode_example, make_tokenizer
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt
+from trex_ds.data.encoding import encode_examples, encode_prompt
 from trex_ds.data.store import TrainRows, TrainTexts, lengths, open_store, tokenizer_fingerprint, write_examples
 from trex_ds.seeding import text_digest
 from trex_ds.tasks.base import Example
@@ -46,14 +46,14 @@ def test_what_is_written_is_read_back(tmp_path, tokenizer):
             assert read == example
             assert read.record == example.record
             assert prompt_ids == encode_prompt(tokenizer, example, None)
-            assert [*prompt_ids, *answer_ids] == encode_example(tokenizer, example, None).input_ids
+            assert [*prompt_ids, *answer_ids] == encode_example(tokenizer, example, None).ids
     train = [example for own, example in EXAMPLES if own == "train"]
     assert [TrainRows(store)[i] for i in range(3)] == [encode_example(tokenizer, example, None) for example in train]
     assert [TrainTexts(store)[i] for i in range(3)] == [example.text for example in train]
     assert store.digests.tolist() == [text_digest(example.text) for example in train]
     assert store.positions("sum").tolist() == [0]
     assert store.positions("spell").tolist() == [1, 2]
-    assert lengths(store.train).tolist() == [len(row.input_ids) for row in TrainRows(store)]
+    assert lengths(store.train).tolist() == [len(row.ids) for row in TrainRows(store)]
 
 
 def test_folders_follow_each_other_and_know_their_entry(tmp_path, tokenizer):
@@ -88,7 +88,7 @@ def test_training_examples_that_are_too_long_are_left_out_and_counted(tmp_path, 
 
 
 def test_batches_are_written_as_they_come(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr("trex_ds.data.store._BATCH", 3)
+    monkeypatch.setattr("trex_ds.data.encoding._BATCH", 3)
     read = 0
 
     def stream() -> Iterator:

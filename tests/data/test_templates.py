@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.data import tokenizers
-from tests.data.tokenizers import with_control_tokens
-from trex_ds.data.encoding import encode_example, encode_examples, encode_prompt, turn_ends
+from tests.data.tokenizers import encode_example, with_control_tokens
+from trex_ds.data.encoding import encode_examples, encode_prompt, turn_ends
 from trex_ds.data.templates import template_of
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.records import parse
@@ -60,14 +60,14 @@ def test_a_row_is_the_conversation_as_far_as_its_last_turn_ends(family, sentence
     whole = tokenizer.apply_chat_template(messages_of(example), return_dict=False)
     ends = [i for i, token in enumerate(whole) if token == tokenizer.convert_tokens_to_ids(end)]
     encoded = encode_example(tokenizer, example, None)
-    if answer.startswith("\n") and encoded.input_ids != whole[: ends[-1] + 1]:
+    if answer.startswith("\n") and encoded.ids != whole[: ends[-1] + 1]:
         # Line breaks that go into one token with those of the prompt: the prompt keeps its own tokens.
-        assert tokenizer.decode(encoded.input_ids) == tokenizer.decode(whole[: ends[-1] + 1])
+        assert tokenizer.decode(encoded.ids) == tokenizer.decode(whole[: ends[-1] + 1])
     else:
-        assert encoded.input_ids == whole[: ends[-1] + 1]
+        assert encoded.ids == whole[: ends[-1] + 1]
     prompt = encode_prompt(tokenizer, example, None)
-    assert encoded.input_ids[: len(prompt)] == prompt
-    assert encoded.labels == [-100] * len(prompt) + encoded.input_ids[len(prompt) :]
+    assert encoded.ids[: len(prompt)] == prompt
+    assert encoded.labels == [-100] * len(prompt) + encoded.ids[len(prompt) :]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -92,14 +92,14 @@ def test_answers_with_thoughts_of_their_own_follow_the_generation_prompt():
     whole = tokenizer.apply_chat_template(messages_of(thought), return_dict=False)
     asked = tokenizer.apply_chat_template(messages_of(thought)[:1], add_generation_prompt=True, return_dict=False)
     encoded = encode_example(tokenizer, thought, None)
-    assert encoded.input_ids == whole[:-1]
+    assert encoded.ids == whole[:-1]
     assert encoded.labels == [-100] * len(asked) + whole[len(asked) : -1]
 
 
 def test_without_a_token_that_ends_an_answer_the_end_of_sequence_is_learned():
     tokenizer = with_control_tokens(tokenizers.OPEN_ENDED, eos_token="<|im_end|>")
     encoded = encode_example(tokenizer, EXAMPLE, None)
-    assert tokenizer.decode(encoded.input_ids) == "user: how many letters?\nassistant: seven<|im_end|>"
+    assert tokenizer.decode(encoded.ids) == "user: how many letters?\nassistant: seven<|im_end|>"
     assert tokenizer.decode([label for label in encoded.labels if label != -100]) == " seven<|im_end|>"
     (warning,) = template_of(tokenizer).warnings
     assert "writes '\\n' after an answer, in which is no token that could end it; <|im_end|> is learned" in warning
@@ -115,8 +115,8 @@ def test_an_end_that_only_earlier_answers_have_is_learned_after_the_last():
     encoded = encode_example(tokenizer, EXAMPLE, None)
     assert tokenizer.decode([label for label in encoded.labels if label != -100]) == "seven<|im_end|>"
     assert (
-        encoded.input_ids
-        == encode_example(with_control_tokens(tokenizers.QWEN, eos_token="<|endoftext|>"), EXAMPLE, None).input_ids
+        encoded.ids
+        == encode_example(with_control_tokens(tokenizers.QWEN, eos_token="<|endoftext|>"), EXAMPLE, None).ids
     )
 
 
@@ -143,7 +143,7 @@ def test_text_after_a_line_has_no_space_of_its_own(sentencepiece):
     tokenizer = tokenizers.make_tokenizer(bos=True, sentencepiece=sentencepiece)
     encoded = encode_example(tokenizer, EXAMPLE, None)
     whole = tokenizer("how many letters?\nseven")["input_ids"]
-    assert encoded.input_ids == [*whole, tokenizer.eos_token_id]
+    assert encoded.ids == [*whole, tokenizer.eos_token_id]
 
 
 LEARNING = ["gemma", "phi-3", "llama-2", "llama-3", "mistral", "qwen", "smollm2", "no generation prompt", "channels"]
@@ -156,7 +156,7 @@ def test_every_answer_is_learned_with_its_end(family, sentencepiece):
     tokenizer = with_control_tokens(template, eos_token=eos, sentencepiece=sentencepiece)
     (row,) = encode_examples(tokenizer, [TALK], None, learn="all_answers")
     last = encode_example(tokenizer, TALK, None)
-    assert row.input_ids == last.input_ids
+    assert row.ids == last.ids
     assert row.answer_length == last.answer_length
     turns = [*TALK.history, ("user", TALK.prompt), ("assistant", TALK.answer)]
     expected = []
@@ -168,7 +168,7 @@ def test_every_answer_is_learned_with_its_end(family, sentencepiece):
         for ids in expected[:-1]:
             ids[-1] = tokenizer.convert_tokens_to_ids("<|end|>")
     assert runs(row.labels) == expected
-    assert all(label in (-100, token) for token, label in zip(row.input_ids, row.labels, strict=True))
+    assert all(label in (-100, token) for token, label in zip(row.ids, row.labels, strict=True))
 
 
 def runs(labels: list[int]) -> list[list[int]]:
@@ -198,7 +198,7 @@ def test_weights_decide_which_answers_are_learned():
             {key: value for key, value in m.items() if key != "weight"}
             for m in (m for a in answers for m in (asked, a))
         ]
-        assert row.input_ids == tokenizer.apply_chat_template(plain, return_dict=False)[:-1]
+        assert row.ids == tokenizer.apply_chat_template(plain, return_dict=False)[:-1]
 
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
@@ -227,7 +227,7 @@ def test_tools_and_their_calls_are_written_where_the_template_takes_them(learn):
     example = tool_talk({"role": "assistant", "content": "seven"})
     (row,) = encode_examples(tokenizer, [example], None, learn=learn)
     messages = example.conversation["messages"]
-    assert row.input_ids == tokenizer.apply_chat_template(messages, tools=TOOLS, return_dict=False)[:-1]
+    assert row.ids == tokenizer.apply_chat_template(messages, tools=TOOLS, return_dict=False)[:-1]
     call = '<call>{"name": "add", "arguments": {"a": 2}}</call><|im_end|>'
     learned = [*([call] if learn == "all_answers" else []), "seven<|im_end|>"]
     assert [tokenizer.decode(run) for run in runs(row.labels)] == learned
@@ -276,7 +276,7 @@ def test_a_template_that_writes_the_date_is_told_of():
     (warning,) = template_of(tokenizer).warnings
     assert "writes the date: prompts that are prepared on one day are not those of another" in warning
     whole = tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)
-    assert encode_example(tokenizer, EXAMPLE, None).input_ids == whole[:-1]
+    assert encode_example(tokenizer, EXAMPLE, None).ids == whole[:-1]
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -285,8 +285,8 @@ def test_a_template_and_its_tokenizer_write_one_beginning_of_sequence(bos):
     template = ("{{ bos_token }}" if bos else "") + tokenizers.QWEN
     tokenizer = tokenizers.make_tokenizer(template, bos=True)
     encoded = encode_example(tokenizer, EXAMPLE, None)
-    assert encoded.input_ids == tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)[:-1]
-    assert encoded.input_ids.count(tokenizer.bos_token_id) == bos
+    assert encoded.ids == tokenizer.apply_chat_template(messages_of(EXAMPLE), return_dict=False)[:-1]
+    assert encoded.ids.count(tokenizer.bos_token_id) == bos
 
 
 def test_an_answer_of_which_the_template_leaves_out_a_part_is_refused():
@@ -294,7 +294,7 @@ def test_an_answer_of_which_the_template_leaves_out_a_part_is_refused():
     thought = "<think>\nhow\n</think>\n\nx"
     talk = replace(TALK, history=(("user", "a"), ("assistant", thought)))
     # Of an earlier answer the template leaves thoughts out, which is no matter as long as it is not learned.
-    assert "how\n</think>" not in tokenizer.decode(encode_example(tokenizer, talk, None).input_ids)
+    assert "how\n</think>" not in tokenizer.decode(encode_example(tokenizer, talk, None).ids)
     with pytest.raises(
         ValueError, match=r"leaves out a part of message 2 \('<think>.*learned, such as thoughts; remove"
     ):

@@ -6,10 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tests.data.tokenizers import LLAMA2, NO_GENERATION_PROMPT, make_tokenizer, with_control_tokens
+from tests.data.tokenizers import LLAMA2, NO_GENERATION_PROMPT, encode_example, make_tokenizer, with_control_tokens
 from tests.tasks.reading import sums, write
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import encode_example
 from trex_ds.data.validation import TaskReport, validate_tasks
 from trex_ds.data.validation_report import histogram, print_validation, save_validation
 from trex_ds.tasks.base import Example
@@ -37,7 +36,7 @@ def test_counts_of_a_crafted_file(tmp_path, capsys):
     assert (report.empty_answers, report.unsupervised) == (0, 0)
     assert (other.task, other.train, other.evaluation, other.leaked) == ("other", 0, 2, 0)
     expected = Counter(
-        len(encode_example(TOKENIZER, Example(r["prompt"], r["answer"], "sums"), None).input_ids) for r in train
+        len(encode_example(TOKENIZER, Example(r["prompt"], r["answer"], "sums"), None).ids) for r in train
     )
     assert report.lengths == expected
 

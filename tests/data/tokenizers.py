@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from trex_ds.data.encoding import Encoded, encode_examples
+from trex_ds.tasks.base import Example
 
 _TEXTS = ["how many letters", "the answer is seven"] * 3
 
@@ -159,3 +163,8 @@ def _words(specials: list[str]) -> Tokenizer:
     )
     tokenizer.add_special_tokens(specials)
     return tokenizer
+
+
+def encode_example(tokenizer: Any, example: Example, system_prompt: str | None) -> Encoded:
+    """The row of one example."""
+    return encode_examples(tokenizer, [example], system_prompt)[0]

@@ -50,7 +50,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         index = int(self._indices[position])
         row = self._rows[index]
-        item: dict[str, Any] = {"input_ids": row.input_ids, "labels": row.labels}
+        item: dict[str, Any] = {"input_ids": row.ids, "labels": row.labels}
         if self._scores is not None and self._score_rows is not None:
             item["intuition"] = torch.from_numpy(np.array(self._scores[self._score_rows[index]]))
         if self._task_numbers is not None:

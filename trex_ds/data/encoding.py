@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from trex_ds.data.config import Learn
+from trex_ds.data.config import DataConfig, Learn
 from trex_ds.data.templates import ChatTemplate, Message, shared_start, template_of
 from trex_ds.data.tokenizing import Reading, control_tokens, read_all, read_on, read_texts
-from trex_ds.tasks.base import Example
+from trex_ds.tasks.base import Example, Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,20 +20,32 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100
 """Label of a token that has no part in the loss."""
 
+_BATCH = 1000
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """One training row; both lists have the same length."""
+    """One training row."""
 
-    input_ids: list[int]
+    ids: list[int]
     """Prompt, answer and what ends it."""
-    labels: list[int]
-    """-100 on what is not learned, `input_ids` on the answer and what ends it, and on earlier ones that are learned."""
+    answer_start: int
+    """Position in `ids` of the answer, which is learned with what ends it."""
+    earlier: tuple[int, ...] = ()
+    """Positions in `ids` where earlier answers that are learned begin and end, in turn."""
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids that are learned, each in its place, and -100 elsewhere."""
+        labels = [IGNORED_LABEL] * self.answer_start + self.ids[self.answer_start :]
+        for start, end in zip(self.earlier[::2], self.earlier[1::2], strict=True):
+            labels[start:end] = self.ids[start:end]
+        return labels
 
     @property
     def answer_length(self) -> int:
-        """Tokens of the answer and of what ends it, at the end of the row."""
-        return next((i for i, label in enumerate(reversed(self.labels)) if label == IGNORED_LABEL), len(self.labels))
+        """Tokens of the answer and of what ends it."""
+        return len(self.ids) - self.answer_start
 
 
 @dataclass(frozen=True)
@@ -76,18 +89,6 @@ def encode_prompt(
         return read_texts(tokenizer, [template.prompt(messages[:-1], tools)], reading)[0]
 
 
-def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, system_prompt: str | None) -> Encoded:
-    """The prompt of `encode_prompt`, then the answer with what ends it, which alone are learned.
-
-    With a chat template it is what the template writes there as far as the token that ends the assistant's turn;
-    without one, or if the template writes no such token, the tokenizer's end of sequence.
-
-    Raises:
-        ValueError: as `encode_examples`.
-    """
-    return encode_examples(tokenizer, [example], system_prompt)[0]
-
-
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
@@ -96,7 +97,10 @@ def encode_examples(
     learn: Learn = "last_answer",
     escape: bool = False,
 ) -> list[Encoded]:
-    """What `encode_example` gives for each, in a few calls of the tokenizer.
+    """Each prompt as `encode_prompt` gives it, then the answer with what ends it, in few calls of the tokenizer.
+
+    With a chat template the answer is what the template writes there as far as the token that ends the assistant's
+    turn; without one, or if the template writes no such token, the tokenizer's end of sequence follows it.
 
     Args:
         tokenizer: of the model.
@@ -132,13 +136,34 @@ def encode_examples(
             learned = whole[len(prompt) :]
         else:
             learned = read_on(tokenizer, text.whole[len(text.prompt) :], text.reading)
-        learned = learned + ([] if text.ended else [tokenizer.eos_token_id])
-        labels = [IGNORED_LABEL] * len(prompt)
-        for before, end in zip(heads[::2], heads[1::2], strict=True):
-            span = slice(shared_start(before, prompt), shared_start(end, prompt))
-            labels[span] = prompt[span]
-        rows.append(Encoded(prompt + learned, labels + learned))
+        ids = prompt + learned + ([] if text.ended else [tokenizer.eos_token_id])
+        spans = [
+            (shared_start(before, prompt), shared_start(end, prompt))
+            for before, end in zip(heads[::2], heads[1::2], strict=True)
+        ]
+        earlier = tuple(place for start, end in spans if start < end for place in (start, end))
+        rows.append(Encoded(ids, len(prompt), earlier))
     return rows
+
+
+def encoded_batches(
+    stream: Iterable[tuple[Split, Example]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
+) -> Iterator[list[tuple[Split, Example, Encoded]]]:
+    """The examples of a stream with their rows, a thousand at a time.
+
+    Raises:
+        ValueError: as `encode_examples`.
+    """
+    examples = iter(stream)
+    while batch := list(islice(examples, _BATCH)):
+        rows = encode_examples(
+            tokenizer,
+            [example for _, example in batch],
+            data.system_prompt,
+            learn=data.learn,
+            escape=data.escape_control_tokens,
+        )
+        yield [(split, example, row) for (split, example), row in zip(batch, rows, strict=True)]
 
 
 def _heads(texts: _Texts) -> list[str]:

@@ -7,23 +7,21 @@ numbers each (a 64-bit digest, a task number, a position).
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import IGNORED_LABEL, Encoded, encode_examples
+from trex_ds.data.encoding import Encoded, encoded_batches
 from trex_ds.progress import Progress
 from trex_ds.seeding import text_digest
-from trex_ds.tasks.base import Example, Split
+from trex_ds.tasks.base import Example, Split, whole_prompt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,9 +32,10 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 """Part of every key: raised when the columns or the rendering change."""
 
-_BATCH = 1000
 _SPLITS: tuple[Split, ...] = ("train", "evaluation")
 _COUNTS = "counts.json"
+_AS_JSON = ("history", "conversation", "record")
+"""Fields of an example that a column keeps as JSON."""
 
 
 def write_examples(
@@ -57,22 +56,15 @@ def write_examples(
 
     writers = {split: ArrowWriter(features=_features(), path=str(folder / f"{split}.arrow")) for split in _SPLITS}
     counts: dict[str, dict[str, int]] = {}
-    stream = iter(Progress(examples, desc=description, unit=" examples"))
-    while batch := list(islice(stream, _BATCH)):
-        rows = encode_examples(
-            tokenizer,
-            [example for _, example in batch],
-            data.system_prompt,
-            learn=data.learn,
-            escape=data.escape_control_tokens,
-        )
+    stream = Progress(examples, desc=description, unit=" examples")
+    for batch in encoded_batches(stream, tokenizer, data):
         for split in _SPLITS:
             kept = []
-            for (own_split, example), row in zip(batch, rows, strict=True):
+            for own_split, example, row in batch:
                 if own_split != split:
                     continue
                 count = counts.setdefault(example.task, dict.fromkeys(("train", "evaluation", "too_long"), 0))
-                if split == "train" and len(row.input_ids) > data.max_length:
+                if split == "train" and len(row.ids) > data.max_length:
                     count["too_long"] += 1
                     continue
                 count[split] += 1
@@ -139,17 +131,7 @@ class Store:
     def example(self, split: Split, position: int) -> tuple[Example, list[int], list[int]]:
         """An example, the token ids of its prompt, and those of its answer with what ends it."""
         row = (self.train if split == "train" else self.evaluation)[int(position)]
-        example = Example(
-            row["prompt"],
-            row["answer"],
-            row["task"],
-            tuple(row["choices"]),
-            tuple((role, text) for role, text in json.loads(row["history"])),
-            row["plain"],
-            json.loads(row["conversation"]),
-            json.loads(row["record"]),
-        )
-        return example, row["input_ids"][: row["answer_start"]], row["input_ids"][row["answer_start"] :]
+        return _example(row), row["input_ids"][: row["answer_start"]], row["input_ids"][row["answer_start"] :]
 
 
 class TrainRows(Sequence[Encoded]):
@@ -163,11 +145,7 @@ class TrainRows(Sequence[Encoded]):
 
     def __getitem__(self, position: int) -> Encoded:  # type: ignore[override] # nobody slices it
         row = self._columns[int(position)]
-        ids, start, earlier = row["input_ids"], row["answer_start"], row["earlier"]
-        labels = [IGNORED_LABEL] * start + ids[start:]
-        for span in itertools.starmap(slice, zip(earlier[::2], earlier[1::2], strict=True)):
-            labels[span] = ids[span]
-        return Encoded(ids, labels)
+        return Encoded(row["input_ids"], row["answer_start"], tuple(row["earlier"]))
 
 
 class TrainTexts(Sequence[str]):
@@ -181,8 +159,7 @@ class TrainTexts(Sequence[str]):
 
     def __getitem__(self, position: int) -> str:  # type: ignore[override] # nobody slices it
         row = self._columns[int(position)]
-        history = tuple((role, text) for role, text in json.loads(row["history"]))
-        return Example(row["prompt"], "", "", history=history).text
+        return whole_prompt(json.loads(row["history"]), row["prompt"])
 
 
 def open_store(folders: Sequence[Path], sources: Sequence[str]) -> Store:
@@ -224,23 +201,23 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _columns(example: Example, row: Encoded) -> dict[str, Any]:
-    learned = [False, *(label != IGNORED_LABEL for label in row.labels), False]
-    # Where what is learned begins and ends, in turn; the last of it is the answer, which ends the row.
-    *earlier, start, _ = (i for i, (before, after) in enumerate(itertools.pairwise(learned)) if before != after)
+    values = {field.name: getattr(example, field.name) for field in fields(Example)}
     return {
-        "task": example.task,
-        "prompt": example.prompt,
-        "answer": example.answer,
+        **values,
+        **{name: json.dumps(values[name]) for name in _AS_JSON},
         "choices": list(example.choices),
-        "history": json.dumps(example.history),
-        "plain": example.plain,
-        "conversation": json.dumps(example.conversation),
-        "record": json.dumps(example.record),
-        "input_ids": row.input_ids,
-        "answer_start": start,
-        "earlier": earlier,
+        "input_ids": row.ids,
+        "answer_start": row.answer_start,
+        "earlier": list(row.earlier),
         "digest": text_digest(example.text),
     }
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    values = {field.name: row[field.name] for field in fields(Example)}
+    values |= {name: json.loads(row[name]) for name in _AS_JSON}
+    values |= {"choices": tuple(row["choices"]), "history": tuple(map(tuple, values["history"]))}
+    return Example(**values)
 
 
 def _features() -> Any:
@@ -249,12 +226,9 @@ def _features() -> Any:
     text = Value("string")
     return Features(
         {
-            **dict.fromkeys(("task", "prompt", "answer"), text),
+            **dict.fromkeys((field.name for field in fields(Example)), text),
             "choices": List(text),
-            "history": text,
             "plain": Value("bool"),
-            "conversation": text,
-            "record": text,
             "input_ids": List(Value("int32")),
             "answer_start": Value("int32"),
             "earlier": List(Value("int32")),

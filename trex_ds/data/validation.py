@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trex_ds.data.config import DataConfig
-from trex_ds.data.encoding import Encoded, encode_examples, end_length, template_warnings
+from trex_ds.data.encoding import Encoded, encoded_batches, end_length, template_warnings
 from trex_ds.data.reach import Reach
 from trex_ds.data.tokenizing import control_tokens
 from trex_ds.progress import Progress
@@ -104,7 +104,7 @@ def validate_tasks(
         try:
             stream = source_of(config, data.mirror).examples()
             with Progress(stream, desc=config.source, unit=" examples", shown=progress) as bar:
-                for split, example, row in _encoded(bar, tokenizer, data):
+                for split, example, row in chain.from_iterable(encoded_batches(bar, tokenizer, data)):
                     if example.task not in tasks:
                         report = TaskReport(config.source, example.task)
                         tasks[example.task] = report, _Digests(), Reach(example.task, max_new_tokens)
@@ -160,36 +160,20 @@ class _Digests:
     """Lengths of the evaluation examples' prompts."""
 
 
-def _encoded(
-    stream: Iterable[tuple[Split, Example]], tokenizer: PreTrainedTokenizerBase, data: DataConfig
-) -> Iterator[tuple[Split, Example, Encoded]]:
-    examples = iter(stream)
-    while batch := list(islice(examples, _BATCH)):
-        rows = encode_examples(
-            tokenizer,
-            [example for _, example in batch],
-            data.system_prompt,
-            learn=data.learn,
-            escape=data.escape_control_tokens,
-        )
-        for (split, example), row in zip(batch, rows, strict=True):
-            yield split, example, row
-
-
 def _said(example: Example) -> str:
     """All texts of an example."""
     return f"{example.text}\n{example.answer}\n{json.dumps(example.conversation, ensure_ascii=False)}"
 
 
 def _count(report: TaskReport, seen: _Digests, split: Split, example: Example, row: Encoded, max_length: int) -> None:
-    report.lengths[len(row.input_ids)] += 1
+    report.lengths[len(row.ids)] += 1
     report.empty_answers += not example.answer.strip()
     if split == "evaluation":
         report.evaluation += 1
         seen.evaluated.append(text_digest(example.text))
         return
     report.train += 1
-    report.too_long += len(row.input_ids) > max_length
+    report.too_long += len(row.ids) > max_length
     seen.train.append(text_digest(f"{example.text}\0{example.answer}"))
     seen.prompts.append(text_digest(example.text))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,7 +32,12 @@ class Example:
     @property
     def text(self) -> str:
         """What the example asks, in one text: the history's turns and the prompt; this is what is embedded."""
-        return "\n".join([*(text for _, text in self.history), self.prompt])
+        return whole_prompt(self.history, self.prompt)
+
+
+def whole_prompt(history: Iterable[Iterable[str]], prompt: str) -> str:
+    """The texts of a history's turns, each a role and a text, and the prompt: what is embedded."""
+    return "\n".join([*(text for _, text in history), prompt])
 
 
 def right_choice(example: Example) -> int | None:
