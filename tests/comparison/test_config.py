@@ -41,7 +41,7 @@ def test_sound_comparison_is_read_and_overridden(folder):
     ("overrides", "expected"),
     [
         ({"methods": {}}, "methods: required"),
-        ({"methods": {"a/b": SMALL}}, "methods: 'a/b' is no name for a folder"),
+        ({"methods": {"a/b": SMALL}}, "methods: 'a/b' is not a valid folder name"),
         ({"methods": {"lora_equal": SMALL}}, "methods: lora_equal is the name of the LoRA that is always added"),
         ({"methods": {"x": SMALL | {"num_in_expert": 3}}}, "unknown key; did you mean methods.x.num_in_experts?"),
         ({"methods": {"x": SMALL | {"num_clusters": 7}}}, "methods.x.num_clusters: is 7 but"),
