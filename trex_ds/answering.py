@@ -45,7 +45,7 @@ class Answerer:
 
     @classmethod
     def from_adapter(cls, folder: str | Path, model: str | None = None) -> Answerer:
-        """Load what `launch/train.py` saved in an `adapter/` folder.
+        """Load what `trex-ds train` saved in an `adapter/` folder.
 
         Args:
             folder: the adapter's.
@@ -60,7 +60,7 @@ class Answerer:
         for name in own.missing():
             raise FileNotFoundError(
                 f"{folder} has no {name}, so it is not a complete adapter; name the adapter/ folder that "
-                "launch/train.py wrote, or copy it again"
+                "trex-ds train wrote, or copy it again"
             )
         recipe = own.recipe
         assert recipe is not None, "not among the missing"

@@ -1,4 +1,4 @@
-"""launch/plan.py as it is started."""
+"""trex-ds plan as it is started."""
 
 from __future__ import annotations
 

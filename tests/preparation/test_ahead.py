@@ -1,4 +1,4 @@
-"""launch/prepare.py, and a training job after it."""
+"""trex-ds prepare, and a training job after it."""
 
 from __future__ import annotations
 

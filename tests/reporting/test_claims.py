@@ -190,7 +190,7 @@ def test_a_comparison_that_is_not_about_the_claim_cannot_tell(change, reason):
 def test_without_a_comparison_the_command_that_would_tell_is_named():
     for found in claims.accuracy(None, 0.0, MODEL, ADAPTER):
         assert found.outcome == UNKNOWN
-        assert "launch/compare.py" in found.reason
+        assert "trex-ds compare" in found.reason
 
 
 def test_approximation():

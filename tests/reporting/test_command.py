@@ -1,4 +1,4 @@
-"""launch/report.py: from a recipe to the files, on two ranks; and its exit codes."""
+"""trex-ds report: from a recipe to the files, on two ranks; and its exit codes."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_what_is_no_comparison_is_refused_before_anything_is_measured(tmp_path, 
     file = tmp_path / "scores"
     file.write_text(content)
     (found,) = refused(tmp_path, "--comparison", str(file))
-    assert "is not a comparison.json that launch/compare.py wrote" in found
+    assert "is not a comparison.json that trex-ds compare wrote" in found
 
 
 def test_models_that_the_adapter_does_not_fit_are_left_out(tmp_path, monkeypatch, caplog):

@@ -196,7 +196,7 @@ class RoutedModel(BaseTuner):
     def auxiliary_loss(self) -> Tensor | None:
         """What the routers of the latest forward pass add to its loss, (1,), already weighted: their mean; or None.
 
-        SiRA has one. Your own training loop adds it to the loss, once; `launch/train.py` does.
+        SiRA has one. Your own training loop adds it to the loss, once; `trex-ds train` does.
         """
         losses, self._side_input.losses = list(self._side_input.losses.values()), {}
         return torch.stack([loss.to(losses[0].device) for loss in losses]).mean(dim=0) if losses else None
@@ -204,7 +204,7 @@ class RoutedModel(BaseTuner):
     def update_balance(self) -> None:
         """Move SMoRA's and FlyLoRA's biases against the LoRA ranks' loads in the latest training pass.
 
-        For your own training loop, after each backward; `launch/train.py` calls it. A collective where there
+        For your own training loop, after each backward; `trex-ds train` calls it. A collective where there
         are several processes.
         """
         update_balances(self._side_input.take_loads())

@@ -131,7 +131,7 @@ def _model_problems(options: _Options) -> list[str]:
             found.append("lora: not together with --adapter; give one of the two")
         found += _missing("adapter", options.adapter)
         if AdapterFolder(Path(options.adapter)).answers_by_task:
-            ask = "ask it with launch/answer.py --task NAME"
+            ask = "ask it with trex-ds answer --task NAME"
             found.append(f"adapter: {options.adapter} {_CANNOT_ASK}; {ask}")
         return found
     if model is None:

@@ -1,4 +1,4 @@
-"""The job behind launch/prepare.py: the data of a training job, made before it starts."""
+"""The job behind trex-ds prepare: the data of a training job, made before it starts."""
 
 from __future__ import annotations
 

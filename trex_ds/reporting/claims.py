@@ -148,7 +148,7 @@ def accuracy(
     )
     if comparison is None:
         missing = (
-            "no comparison: run launch/compare.py with trex and LoRA-based methods, and give its result as "
+            "no comparison: run trex-ds compare with trex and LoRA-based methods, and give its result as "
             "--comparison DIR/comparison.json"
         )
     else:

@@ -71,7 +71,7 @@ class ReportRecipe(Recipe):
     report: ReportConfig = Field(default_factory=ReportConfig)
     """What is counted, timed and looked at."""
     comparison: str | None = None
-    """A comparison.json of launch/compare.py, for the claims on accuracy."""
+    """A comparison.json of trex-ds compare, for the claims on accuracy."""
     check: bool = False
     """Exit with code 1 if a claim does not hold."""
 
@@ -172,7 +172,7 @@ def _comparison_problem(file: Path) -> str | None:
     except ValueError:  # no JSON, or no text at all
         content = None
     if not isinstance(content, dict) or not {"recipe", "methods", "reference", "pairs"} <= content.keys():
-        return f"{str(file)!r} is not a comparison.json that launch/compare.py wrote"
+        return f"{str(file)!r} is not a comparison.json that trex-ds compare wrote"
     return None
 
 

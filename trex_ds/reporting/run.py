@@ -142,7 +142,7 @@ def _specialization(recipe: ReportRecipe, prepared: Prepared) -> Specialization 
     """What an adapter's routing shows, or why it could not be looked at."""
     folder = Path(recipe.report.adapter or Path(recipe.output_dir) / ADAPTER_FOLDER)
     if AdapterFolder(folder).config is None:
-        return f"no trained adapter in {folder}: run launch/train.py first, or name one with --report.adapter DIR"
+        return f"no trained adapter in {folder}: run trex-ds train first, or name one with --report.adapter DIR"
     try:
         return specialization(folder, prepared, recipe.seed)
     except (FileNotFoundError, ValueError) as error:

@@ -13,7 +13,7 @@ from trex_ds.tasks.harness.rendering import render, requests_of
 REHEARSED = 5
 """Documents of each task whose reference answers are scored before anything else is done."""
 
-_ELSEWHERE = "it can be evaluated by launch/eval.py, not while training"
+_ELSEWHERE = "it can be evaluated by trex-ds eval, not while training"
 
 
 def main_metric(task: Any, samples: Sequence[Mapping[str, Any]], groups: Mapping[str, Any]) -> tuple[str, str]:
