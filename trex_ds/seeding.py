@@ -41,24 +41,24 @@ def seeded_order(digests: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Lowest:
-    """The `count` items of a stream whose ranks are lowest; memory is bounded by `count`.
+    """The `count` items of a stream whose keys are lowest; memory is bounded by `count`.
 
-    Ranks that are hashes of the items make it a seeded choice that does not depend on their order;
-    positions decide between items of equal rank.
+    Keys that are hashes of the items make it a seeded choice that does not depend on their order;
+    positions decide between items of equal keys.
     """
 
     def __init__(self, count: int):
         self._count = count
         self._heap: list[tuple[int, int]] = []  # negated, so that the highest comes out first
 
-    def add(self, rank: int, position: int) -> None:
+    def add(self, key: int, position: int) -> None:
         """Take an item into account."""
-        item = (-rank, -position)
+        item = (-key, -position)
         if len(self._heap) < self._count:
             heapq.heappush(self._heap, item)
         else:
             heapq.heappushpop(self._heap, item)
 
-    def has(self, rank: int, position: int) -> bool:
+    def has(self, key: int, position: int) -> bool:
         """Whether an item that was added is among the lowest."""
-        return (-rank, -position) >= self._heap[0]
+        return (-key, -position) >= self._heap[0]

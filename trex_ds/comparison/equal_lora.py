@@ -12,7 +12,7 @@ from trex_ds.training.recipe import Recipe
 
 
 def equal_lora(recipe: Recipe) -> Any:
-    """The adapter section of the LoRA of least rank that has at least as many parameters as `recipe`'s adapter.
+    """The adapter section of the LoRA of least r that has at least as many parameters as `recipe`'s adapter.
 
     It adapts the same linears. alpha is twice the rank, as is usual.
 

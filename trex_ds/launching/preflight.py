@@ -135,7 +135,7 @@ def _too_full(name: str, folder: Path) -> str | None:
 
 
 def _checkpoint_problem(output: Path) -> str | None:
-    """Why the latest checkpoint cannot be gone on from: half written, or of another number of ranks."""
+    """Why the latest checkpoint cannot be resumed from: half written, or of another number of ranks."""
     from transformers.trainer_utils import get_last_checkpoint
 
     latest = get_last_checkpoint(output)

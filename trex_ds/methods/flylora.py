@@ -24,7 +24,7 @@ class FlyLoraFields(BalancedRankFields):
 
 @method
 class FlyLora(FlyLoraFields, RoutedMethod):
-    """FlyLoRA (arXiv 2510.08396): the top k of a LoRA's ranks, whose A is sparse, random and frozen."""
+    """FlyLoRA (arXiv 2510.08396): the top k of a LoRA's rank-one parts, whose A is sparse, random and frozen."""
 
     method: Literal["flylora"] = "flylora"
 

@@ -24,7 +24,7 @@ class MoraFields(TopRankFields):
 
 @method
 class Mora(MoraFields, RoutedMethod):
-    """MoRA (arXiv 2506.21035): the top k of a LoRA's ranks, by their own activations."""
+    """MoRA (arXiv 2506.21035): the top k of a LoRA's rank-one parts, by their own activations."""
 
     method: Literal["mora"] = "mora"
 

@@ -80,7 +80,7 @@ class RankFields(RoutedFields):
 
 @dataclass
 class TopRankFields(RankFields):
-    """Fields of methods in which each token uses the top k of a LoRA's ranks."""
+    """Fields of methods in which each token uses the top k of a LoRA's rank-one parts."""
 
     r: int = 32
     """LoRA rank: rank-one experts in all."""
@@ -95,7 +95,7 @@ class TopRankFields(RankFields):
 
 @dataclass
 class BalancedRankFields(TopRankFields):
-    """Fields of such methods with a bias that spreads the load over the LoRA's ranks."""
+    """Fields of such methods with a bias that spreads the load over the LoRA's rank-one parts."""
 
     bias_update_rate: float = 1e-3
     """How far a training pass moves the bias that balances the loads of the rank-one experts."""

@@ -10,7 +10,7 @@ from trex_ds.methods.routed import BalancedRankFields, RoutedMethod
 
 @method
 class Smora(BalancedRankFields, RoutedMethod):
-    """SMoRA (arXiv 2501.15103): the top k of a LoRA's ranks, chosen by a router."""
+    """SMoRA (arXiv 2501.15103): the top k of a LoRA's rank-one parts, chosen by a router."""
 
     method: Literal["smora"] = "smora"
 

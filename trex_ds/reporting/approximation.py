@@ -2,7 +2,7 @@
 
 One update is no test: for one token T-REX's own has rank min(I, J) at most. What the paper's theory is about is many
 tokens with an update each, which together span up to I*J dimensions. So the target is a set of updates: K groups of
-tokens, around a mean each, and for each group an update dW_k of rank one in random directions; y = dW_k x. A layer of
+tokens, around a mean each, and for each group an rank-one update dW_k in random directions; y = dW_k x. A layer of
 (I, J) experts learns it from tokens with their group's number as intuition, and the error is taken on other tokens.
 """
 

@@ -57,12 +57,12 @@ def failed(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def parameters(model: str, counts: Mapping[str, Mapping[str, int]], claimed: Sequence[str]) -> list[Verdict]:
-    """Fewer trainable parameters, against each method of `claimed`; and against LoRA of rank 16, which is not claimed.
+    """Fewer trainable parameters, against each method of `claimed`; and against LoRA r=16, which is not claimed.
 
     Args:
         model: the base model's name.
         counts: of each method by role, "trex" among them.
-        claimed: what the paper compares with: LoRA of rank I*J and 8 experts of rank 4.
+        claimed: what the paper compares with: LoRA with r = I*J, and 8 experts with r = 4.
     """
     own = trained(counts["trex"])
     found = []

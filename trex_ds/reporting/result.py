@@ -154,7 +154,7 @@ def _speed_row(name: str, other: str, speed: Speed, peaks: Mapping[str, int]) ->
 def _totals(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     methods = dict.fromkeys(method for own in counts.values() for method in own)
     rows = [[method, *(_number(counts[model].get(method)) for model in counts)] for method in methods]
-    note = "lora_equal has the least rank at which LoRA has at least as many trained parameters as trex."
+    note = "lora_equal has the least LoRA rank at which it has at least as many trained parameters as trex."
     return Table("Trained parameters", ["method", *counts], rows, note)
 
 

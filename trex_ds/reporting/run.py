@@ -97,7 +97,7 @@ def _make(recipe: ReportRecipe, device: torch.device) -> Report:
 
 
 def _counts(recipe: ReportRecipe) -> tuple[dict[str, dict[str, dict[str, int]]], int]:
-    """Parameters by model, method and role; and the rank of the LoRA with as many of them on the recipe's model.
+    """Parameters by model, method and role; and the LoRA rank with as many of them on the recipe's model.
 
     Models that the recipe's adapter does not fit are left out, with a warning.
     """

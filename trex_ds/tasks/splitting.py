@@ -150,14 +150,14 @@ class _Survey:
             return
         counts[split] += 1
         if cap := self._caps[split]:
-            self._chosen.setdefault((example.task, split), Lowest(cap)).add(self._rank(example), position)
+            self._chosen.setdefault((example.task, split), Lowest(cap)).add(self._key(example), position)
 
     def chose(self, position: int, split: Split, example: Example) -> bool:
         """Whether the caps leave this example."""
         cap = self._caps[split]
         if cap is None or cap == 0:
             return cap is None
-        return self._chosen[example.task, split].has(self._rank(example), position)
+        return self._chosen[example.task, split].has(self._key(example), position)
 
     def finish(self, source: str, evaluation: Table | None) -> None:
         """Warn of what was dropped or falls short; refuse tasks that lack a side."""
@@ -190,5 +190,5 @@ class _Survey:
     def _total(self, split: Split) -> int:
         return sum(counts[split] for counts in self._counts.values())
 
-    def _rank(self, example: Example) -> int:
+    def _key(self, example: Example) -> int:
         return text_digest(f"{self._config.seed}\0{example.text}\0{example.answer}")
