@@ -3,7 +3,7 @@
 Usage:
     trex-ds answer --adapter FOLDER [OPTIONS] PROMPT ...
 
-A prompt is raw text. What begins with two hyphens goes after `--`.
+A prompt is raw text. Put prompts that begin with two hyphens after `--`.
 
 Examples:
     trex-ds answer --adapter runs/quickstart/adapter "How many legs have two cats?"
@@ -28,15 +28,15 @@ class Options:
     adapter: str
     """The adapter/ folder of a training run."""
     model: str | None = None
-    """The base model, a folder or a hub id; null: the one that the adapter names, where it was then."""
+    """The base model, a folder or a hub id; null: where it was in training."""
     max_new_tokens: PositiveInt = 64
     """Longest answer, in tokens."""
     task: str | None = None
     """The prompts' task; needed for adapters of poly and mhr."""
     form: Literal["chat", "plain"] | None = None
-    """How prompts are put: as messages to an assistant, or as they stand; null: as in training."""
+    """Form of the prompts: chat messages to an assistant, or plain text; null: as in training."""
     prompts: list[str] = field(default_factory=list)
-    """The prompts; without this name, what belongs to no option."""
+    """The prompts; usually given without this name."""
 
     def problems(self) -> list[str]:
         """No prompt."""

@@ -27,23 +27,23 @@ class DataConfig:
     """Answers of a conversation that are learned: last_answer or all_answers. Where messages bear a weight, 0 or 1, it
     decides for its answer."""
     escape_control_tokens: bool = False
-    """Take the names of special tokens that prompts, answers and messages contain, such as <|im_end|>, for plain text;
-    false: they are those tokens, as the tokenizer reads them. lm_eval tasks are read as lm-eval does, always."""
+    """Read names of special tokens in prompts, answers and messages, such as <|im_end|>, as plain text; false: they
+    become those tokens. lm_eval tasks are always read as lm-eval reads them."""
     mirror: str | None = None
     """Folder whose <hub id> subfolders stand in for hub datasets; looked in first."""
     cache: str | None = None
-    """Folder that keeps prepared data, found again by what it was made from. All nodes should share it.
-    null: `prepared` in trex_ds's cache folder."""
+    """Folder for prepared data, which is used again where its inputs are the same. All nodes should share it. null:
+    `prepared` in trex_ds's cache folder."""
     mixing: Mixing = "proportional"
     """How tasks of different sizes share an epoch: proportional to their sizes, equal, or by `temperature`."""
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     """Temperature of `mixing: temperature`: a task of n examples has a share proportional to n^(1/temperature)."""
     left_out: NonNegativeInt = 0
-    """Training examples of each task, never more than a tenth of them, that are not trained on whatever the seed.
-    A comparison chooses learning rates by the loss on them."""
+    """Training examples of each task, never more than a tenth of them, that no seed trains on. A comparison chooses
+    learning rates by the loss on them."""
     packing: bool = True
-    """Put several examples into a row of `max_length` tokens; they see nothing of each other. A row is then what
-    training.micro_batch_size counts. false: one example a row."""
+    """Put several examples into a row of `max_length` tokens; they do not see each other. training.micro_batch_size
+    then counts such rows. false: one example a row."""
 
     def problems(self) -> list[str]:
         """A temperature that has no effect, and a cache that has no place."""

@@ -16,8 +16,8 @@ class EvaluationConfig:
     max_new_tokens: PositiveInt = 32
     """Longest answer; a longer one is cut and scored as it is. lm_eval tasks have their own."""
     every: PositiveInt | None = None
-    """Steps between evaluations while training, on examples held out of the training data; the adapter that is
-    best by their mean is the one that is kept. null: only before and after, and the last adapter is kept."""
+    """Steps between evaluations while training, on examples held out of the training data; the adapter with the best
+    mean is kept. null: only before and after, and the last adapter is kept."""
     held_out: PositiveInt = 32
     """Training examples of each task that are held out for `every`, but never more than a tenth of them."""
     gather_weights: bool = False

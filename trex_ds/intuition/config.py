@@ -22,7 +22,7 @@ class IntuitionConfig:
     batch_size: PositiveInt = 32
     """Prompts per forward pass of the embedder, on each rank."""
     max_embeddings: PositiveInt = 20_000
-    """How many prompts the clusters are fitted on at most: the bound on rank 0's memory."""
+    """Limit of prompts that the clusters are fitted on; it bounds the memory of rank 0."""
     seed: NonNegativeInt = 0
     """Seed of the sample of prompts and of the clustering."""
     centroids: str | None = None

@@ -58,7 +58,7 @@ class _Options:
     no_base: bool = False
     """Do not evaluate the base model beside the adapter."""
     limit: int | None = None
-    """Items of each task, the first ones; null: all."""
+    """Evaluate only this many items of each task, the first ones; null: all."""
     num_fewshot: int | None = None
     """Solved examples before each item; null: as the task says."""
     batch_size: int = 16

@@ -31,7 +31,7 @@ class ModelConfig:
     quantization: str | None = None
     """nf4: the linears' weights in 4 bits (double quantization), computed with in `dtype`; null: all in `dtype`."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation; eager is used where the architecture has none of this kind."""
+    """Attention implementation; eager is used where the architecture lacks this one."""
 
     def problems(self) -> list[str]:
         """A quantization that is not known."""

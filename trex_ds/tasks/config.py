@@ -16,28 +16,28 @@ class TaskConfig:
     """One source of tasks."""
 
     source: str
-    """gym:NAME, a task of reasoning-gym made on the spot; file:PATH, your own examples (.jsonl, .parquet or a folder of
+    """gym:NAME, a procedural task of reasoning-gym; file:PATH, your own examples (.jsonl, .parquet or a folder of
     them); hub:ID, a dataset of the hub; or lm_eval:NAME, any task or group of lm-evaluation-harness."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """How often its examples are seen, on top of what data.mixing says: 2.0 is twice, 0.5 every other one."""
+    """How often its examples are seen, multiplied with data.mixing's share: 2.0 is twice, 0.5 every other one."""
     train_examples: NonNegativeInt | None = None
-    """Training examples of each task at most; null: 1000 of a gym task, else all; 0: only evaluate, on everything
-    that the source has if there are no other evaluation examples."""
+    """Limit of training examples for each task; null: 1000 of a gym task, else all; 0: only evaluate, on
+    everything that the source has if there are no other evaluation examples."""
     evaluation_examples: NonNegativeInt | None = None
-    """Evaluation examples of each task at most; null: 100 of a gym task, else all; 0: only train."""
+    """Limit of evaluation examples for each task; null: 100 of a gym task, else all; 0: only train."""
     evaluation_source: str | None = None
-    """file: only. Where the evaluation examples come from (hub: has the option evaluation_split); null: a part of
-    the source's own."""
+    """file: only. Source of the evaluation examples (hub: has the option evaluation_split); null: a part of the source
+    itself."""
     evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """file: and hub: only. The part of the prompts that is kept for evaluation."""
+    """file: and hub: only. Fraction of the prompts that is held out for evaluation."""
     seed: int = 0
     """Seed of what a gym task makes, of how a source is split and of which examples a cap leaves."""
     options: dict[str, Any] = field(default_factory=dict)
     """gym: settings of the task, such as {max_words: 10}. hub: config, split and evaluation_split, each a name.
     lm_eval: {training_split: NAME} for a task that names none."""
     columns: dict[str, str] = field(default_factory=dict)
-    """file: and hub: only. Which column holds what, such as {prompt: question, answer: response}, of prompt, answer,
-    task, choices, system, messages, tools; empty: the columns bear these names."""
+    """file: and hub: only. Columns by field, such as {prompt: question, answer: response}, of prompt, answer, task,
+    choices, system, messages, tools; empty: the columns bear these names."""
 
     def problems(self) -> list[str]:
         """A kind of source that does not exist, and what the kind finds without importing its library."""

@@ -24,7 +24,7 @@ class TrackingConfig:
     experiment: Annotated[str, Field(min_length=1)] = "trex_ds"
     """MLflow experiment; made if it does not exist."""
     run_name: str | None = None
-    """Name of the run; null: that of output_dir."""
+    """Name of the run; null: the name of output_dir."""
     uri: str | None = None
     """MLflow store or server, as sqlite:///mlflow.db or http://host:5000; null: what the environment
     variable MLFLOW_TRACKING_URI says, else mlflow.db in the working directory."""

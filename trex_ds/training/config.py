@@ -42,11 +42,11 @@ class TrainingConfig:
     log_every: PositiveInt = 10
     """Steps between logged losses."""
     save_every: PositiveInt | None = None
-    """Steps between checkpoints; null: none but the final adapter."""
+    """Steps between checkpoints; null: only the final adapter is saved."""
     resume: bool = False
-    """Go on from the latest checkpoint in output_dir."""
+    """Resume from the latest checkpoint in output_dir."""
     resume_with_other_data: bool = False
-    """Go on also if the examples, their tokens or their order are not those that the checkpoint was trained on."""
+    """Resume even if the examples, their tokens or their order are not those that the checkpoint was trained on."""
     timeout_minutes: PositiveFloat = 2.0
     """How long a rank may be silent, or a collective of the training take, before the job is ended."""
 
