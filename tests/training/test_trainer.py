@@ -12,7 +12,8 @@ from tests.conftest import tiny_llama
 from trex_ds import TRexConfig
 from trex_ds.data.collator import Collator
 from trex_ds.data.encoding import IGNORED_LABEL
-from trex_ds.training.trainer import ReportCallback, TRexTrainer
+from trex_ds.training.callbacks import ReportCallback
+from trex_ds.training.trainer import TRexTrainer
 
 PROMPTS, ANSWERS = ([5, 6, 7, 8, 9], [11, 12], [20, 21, 22]), ([30, 31, 2], [40, 2], [50, 51, 52, 53, 2])
 

@@ -14,9 +14,10 @@ from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import rank, sum_over_ranks, world_size
 from trex_ds.preparation.prepare import prepare
 from trex_ds.tracking.tracker import Tracker
+from trex_ds.training.callbacks import ReportCallback
 from trex_ds.training.job import Context, build_model, log_origin, make_trainer, training_arguments
 from trex_ds.training.recipe import Recipe
-from trex_ds.training.trainer import ReportCallback, TRexTrainer
+from trex_ds.training.trainer import TRexTrainer
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
         log_origin(tracker, recipe, context)
         arguments = training_arguments(recipe)
         model = build_model(recipe, prepared.centroids, prepared.tasks)
-        trainer = make_trainer(recipe, prepared, model, arguments, [ReportCallback(tracker.log_metrics)])
+        trainer = make_trainer(recipe, prepared, model, arguments)
+        trainer.add_callback(ReportCallback(tracker.log_metrics))
         trainer.train()
         collator = Collator(prepared.tokenizer.pad_token_id)
         loss = mean_loss(trainer, prepared.left_out, collator, recipe.evaluation.batch_size)

@@ -30,13 +30,14 @@ from trex_ds.preparation.seen_data import describe_data, write_data
 from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
+from trex_ds.training.callbacks import JobCallback, ReportCallback
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory_record import MemoryRecord
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.saving import save_adapter, write_identity, write_tasks
 from trex_ds.training.step_lines import StepLines
 from trex_ds.training.summary import Summary, print_summary
-from trex_ds.training.trainer import JobCallback, ReportCallback, TRexTrainer
+from trex_ds.training.trainer import TRexTrainer
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,16 @@ def _train(
     sizes = {"trainable_parameters": trainable, "base_parameters": base_parameters}
     tracker.log_metrics({f"system/{name}": value for name, value in sizes.items()}, 0)
 
-    measurements = Measurements(recipe, prepared, tracker, model, device, base)
     intervals: list[dict[str, float]] = []
 
     def report(metrics: dict[str, float], step: int) -> None:
         intervals.append(metrics)
         tracker.log_metrics(metrics, step)
 
-    callbacks = [JobCallback(measurements, recipe.evaluation.every, memory), ReportCallback(report)]
-    trainer = make_trainer(recipe, prepared, model, arguments, callbacks)
-    measurements.trainer = trainer
+    trainer = make_trainer(recipe, prepared, model, arguments)
+    measurements = Measurements(recipe, prepared, tracker, trainer, device, base)
+    trainer.add_callback(JobCallback(trainer, measurements, recipe.evaluation.every, memory))
+    trainer.add_callback(ReportCallback(report))
     trainer.train(resume_from_checkpoint=recipe.training.resume or None)
     last_step = trainer.state.global_step
     peak = memory.training_peak(last_step)
@@ -184,7 +185,6 @@ def make_trainer(
     prepared: Prepared,
     model: Any,
     arguments: Any,
-    callbacks: Sequence[Any] = (),
     kind: type[TRexTrainer] = TRexTrainer,
 ) -> TRexTrainer:
     """The trainer, of class `kind`, of a model that `build_model` has made while `arguments` were alive."""
@@ -199,7 +199,6 @@ def make_trainer(
         train_dataset=prepared.training_set,
         data_collator=prepared.collator,
         processing_class=prepared.tokenizer,
-        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)  # which prints all that is logged as a dict
     trainer.add_callback(StepLines())

@@ -20,11 +20,11 @@ from trex_ds.modeling.zero3 import whole_weights
 from trex_ds.tasks.harness.loading import load_kept
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.saving import load_adapter, save_adapter
+from trex_ds.training.trainer import TRexTrainer
 
 if TYPE_CHECKING:
     from trex_ds.preparation.prepare import Prepared
     from trex_ds.training.recipe import Recipe
-    from trex_ds.training.trainer import TRexTrainer
 
 BEST_FOLDER = "best"
 _BEST_FILE = "best.json"
@@ -38,24 +38,24 @@ class Measurements:
         recipe: Recipe,
         prepared: Prepared,
         tracker: Tracker,
-        model: Any,
+        trainer: TRexTrainer,
         device: torch.device,
         base: Evaluation | None,
     ):
         self._recipe = recipe
         self._prepared = prepared
         self._tracker = tracker
-        self._model = model
+        self._trainer = trainer
+        self._model = trainer.model
         self._device = device
         self._base = base
         self._benchmarks = load_kept(prepared.benchmark_data)
         if self._benchmarks is not None:
             from trex_ds.evaluation.harness import check_room
 
-            check_room(self._benchmarks, model, prepared.tokenizer)
+            check_room(self._benchmarks, trainer.model, prepared.tokenizer)
         self._output = Path(recipe.output_dir)
         self._best = self._read_best()
-        self.trainer: TRexTrainer | None = None
 
     def base(self) -> Evaluation:
         """The base model on all evaluation examples; as it is known, if it is."""
@@ -73,8 +73,7 @@ class Measurements:
         mean = result.mean().value
         self._best["last_step"] = step
         if mean > self._best["mean"]:
-            assert self.trainer is not None
-            save_adapter(self.trainer, self._recipe, self._output / BEST_FOLDER)
+            save_adapter(self._trainer, self._recipe, self._output / BEST_FOLDER)
             self._best |= {"mean": mean, "step": step}
         on_rank_zero(self._write_best)
 
@@ -92,8 +91,7 @@ class Measurements:
     ) -> Evaluation:
         config, intuition = self._recipe.evaluation, self._prepared.intuition
         started = time.perf_counter()
-        assert self.trainer is not None
-        with whole_weights(self.trainer.model_wrapped) if config.gather_weights else nullcontext():
+        with whole_weights(self._trainer.model_wrapped) if config.gather_weights else nullcontext():
             result = evaluate(
                 self._model,
                 self._prepared.tokenizer,
@@ -107,7 +105,7 @@ class Measurements:
             )
         result = self._marked(result)
         self._record(result, step, prefix, file)
-        self.trainer.leave_out(time.perf_counter() - started)
+        self._trainer.leave_out(time.perf_counter() - started)
         return result
 
     def _marked(self, result: Evaluation) -> Evaluation:

@@ -5,27 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from trex_ds.adapters.hooks import hooks_of_model
 from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
-from trex_ds.modeling.held import reset_peak
 from trex_ds.training.saving import is_sharded, whole_adapter
-
-if TYPE_CHECKING:
-    from trex_ds.training.measuring import Measurements
-    from trex_ds.training.memory_record import MemoryRecord
-
 
 _CHECKSUM_FACTOR = 1_000_003  # odd, so that no batch is ever forgotten modulo 2^64
 
@@ -159,49 +152,3 @@ class TRexTrainer(Trainer):
                 f"the loss is {logs['loss']} at step {self.state.global_step}: training has diverged; lower "
                 "training.learning_rate, or raise training.warmup_steps"
             )
-
-
-class ReportCallback(TrainerCallback):
-    """Hands what is logged of a step to `report`, with the names that a tracker has for it."""
-
-    def __init__(self, report: Callable[[dict[str, float], int], None]):
-        self.report = report
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have the last step logged, so that a short training has a time and a divergence at its end is seen."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Pass the step logs on."""
-        if logs and "loss" in logs:
-            self.report({f"train/{k}": v for k, v in logs.items() if k != "epoch"}, state.global_step)
-
-
-class JobCallback(TrainerCallback):
-    """Evaluates on schedule and measures memory."""
-
-    def __init__(self, measurements: Measurements, every: int | None, memory: MemoryRecord):
-        self.measurements = measurements
-        self.every = every
-        self.memory = memory
-        self._first_step: int | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the base model, on the prepared (sharded) model, before the first step."""
-        assert self.measurements.trainer is not None
-        if state.global_step == 0:
-            self.measurements.base()
-        reset_peak()  # answering with whole weights takes more than training
-        self._first_step = state.global_step + 1
-        self.measurements.trainer.reset_token_clock()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure every N steps; the last step is measured by the job."""
-        if state.global_step == self._first_step:
-            assert self.measurements.trainer is not None
-            engine = self.measurements.trainer.model_wrapped
-            optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)  # ZeRO wraps torch's
-            self.memory.take("after the first step", engine.module, state.global_step, optimizer)
-        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.measurements.held_out(state.global_step)
