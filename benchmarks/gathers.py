@@ -26,9 +26,10 @@ from trex_ds import TRexConfig
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.launching.process_group import quiet_libraries, start_distributed
+from trex_ds.launching.process_group import start_distributed
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.config import ModelConfig
+from trex_ds.quiet import quiet_libraries
 
 SEED = 0
 CONFIGS = {None: "ds_configs/zero3_bf16.json", "nf4": "ds_configs/zero3_4bit.json"}

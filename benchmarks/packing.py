@@ -32,8 +32,8 @@ from trex_ds.data.store import lengths
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.launching.process_group import start_distributed
-from trex_ds.preparation.prepare import prepare
 from trex_ds.training.job import build_model
+from trex_ds.training.prepared import prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
 

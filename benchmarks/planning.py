@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from measured_bytes import measure
+from predicted_bytes import predict
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -23,9 +25,8 @@ from trex_ds.config import read_recipe
 from trex_ds.distributed import on_rank_zero, rank, world_size
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.launching.process_group import quiet_libraries, start_distributed
-from trex_ds.planning.comparison import predict
-from trex_ds.planning.measured import measure
+from trex_ds.launching.process_group import start_distributed
+from trex_ds.quiet import quiet_libraries
 from trex_ds.training.recipe import Recipe
 
 QUICKSTART = "launch/recipes/quickstart.yaml"

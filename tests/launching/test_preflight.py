@@ -28,7 +28,13 @@ CHECKPOINTS = ("--training.save_every", "1")
 
 def outcome(file: Path, *arguments: str) -> str:
     try:
-        preflight.check_nodes(read(file, *arguments))
+        recipe = read(file, *arguments)
+        preflight.check_nodes(
+            Path(recipe.output_dir),
+            recipe.data.cache_path(),
+            saves=recipe.training.save_every is not None,
+            resumes=recipe.training.resume,
+        )
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "passed"

@@ -36,8 +36,8 @@ def write_case(folder: Path, name: str, zero: dict[str, Any], bf16: bool, **over
 
 def measure_all(cases: dict[str, list[str]], answers: int) -> dict[str, dict[str, int]]:
     """Measure, on one rank, what each case holds and sends."""
+    from benchmarks.measured_bytes import measure
     from trex_ds import bf16_matmul
-    from trex_ds.planning.measured import measure
 
     # Plans are of machines that multiply bfloat16; others keep float32 copies for attention's backward.
     bf16_matmul.cpu_lacks_bfloat16 = lambda: False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.predicted_bytes import predict
 from tests.planning.jobs import measure_all, write_case
 from tests.ranks import run_ranks
 from trex_ds.config import read_recipe
-from trex_ds.planning.comparison import predict
 from trex_ds.training.recipe import Recipe
 
 ANSWERS = 30

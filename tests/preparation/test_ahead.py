@@ -58,14 +58,15 @@ def test_report_says_what_each_stage_cost(prepared, folder):
 
 
 def job_that_makes_nothing(file: Path) -> dict[str, Any]:
-    from trex_ds.preparation import prepare as preparation
+    from trex_ds.preparation import examples, intuition
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("the job prepares what is prepared already")
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_examples", "SentenceTransformerEmbedder", "intuition_pass"):
-            patch.setattr(preparation, name, fail)
+        patch.setattr(examples, "write_examples", fail)
+        for name in ("SentenceTransformerEmbedder", "intuition_pass"):
+            patch.setattr(intuition, name, fail)
         return run_job(file)
 
 

@@ -27,7 +27,8 @@ def interrupted(tmp_path, monkeypatch) -> Path:
     output = tmp_path / "run"
     (output / "checkpoint-2").mkdir(parents=True)
     prepared.centroids.save(output)
-    write_data(describe_data(read(file, *RESUME), prepared.store, prepared.indices), output)
+    resumed = read(file, *RESUME)
+    write_data(describe_data(resumed.data, resumed.seed, prepared.store, prepared.indices), output)
     return file
 
 

@@ -13,7 +13,8 @@ from tests.families.models import family_model
 from tests.training.jobs import write_recipe
 from trex_ds.config import ConfigError, read_recipe
 from trex_ds.modeling.base import load_tokenizer
-from trex_ds.preparation.trial import Trial, try_model
+from trex_ds.preparation.trial import Trial
+from trex_ds.training.prepared import try_recipe
 from trex_ds.training.recipe import Recipe
 
 _SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -36,7 +37,7 @@ def trial(folder, family: str | Any | None = None, **overrides) -> Trial:
         model.save_pretrained(folder / "base")
         overrides["model__name"] = str(folder / "base")
     recipe = read_recipe(Recipe, ["--config", str(write_recipe(folder, **overrides))], "")
-    return try_model(recipe, load_tokenizer(recipe.model.name))
+    return try_recipe(recipe, load_tokenizer(recipe.model.name))
 
 
 def problems(folder, family: str | Any | None = None, **overrides) -> str:
@@ -219,12 +220,12 @@ def test_nothing_of_the_machine_is_changed(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    try_model(recipe, tokenizer)
+    try_recipe(recipe, tokenizer)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_prompt_without_room_for_its_answer_is_refused_before_training(tmp_path):
-    from trex_ds.preparation.prepare import prepare
+    from trex_ds.training.prepared import prepare
 
     trial(tmp_path, "opt")
     file = write_recipe(tmp_path, model__name=str(tmp_path / "base"), evaluation__max_new_tokens=120)

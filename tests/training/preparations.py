@@ -13,8 +13,8 @@ import torch
 from tests.intuition.fakes import FakeEmbedder
 from trex_ds.config import read_recipe
 from trex_ds.intuition import clustering
-from trex_ds.preparation import prepare as preparation
-from trex_ds.preparation.prepare import Prepared, prepare
+from trex_ds.preparation import intuition
+from trex_ds.training.prepared import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def use_embedder(patch: pytest.MonkeyPatch, make: Callable[[], Any] = FakeEmbedd
         opened.append(make())
         return opened[-1]
 
-    patch.setattr(preparation, "SentenceTransformerEmbedder", open_embedder)
+    patch.setattr(intuition, "SentenceTransformerEmbedder", open_embedder)
     return opened
 
 

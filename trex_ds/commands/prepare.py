@@ -35,6 +35,6 @@ def main(argv: Sequence[str]) -> None:
     recipe = read_recipe(PreparedRecipe, argv, __doc__)
     check_processes_fit()
 
-    from trex_ds.preparation.ahead import prepare_ahead
+    from trex_ds.training.ahead import prepare_ahead
 
     prepare_ahead(recipe, recipe.show)

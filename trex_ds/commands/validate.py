@@ -34,10 +34,10 @@ def main(argv: Sequence[str]) -> int:
     from trex_ds.data.validation import validate_tasks
     from trex_ds.data.validation_report import print_validation, save_validation
     from trex_ds.modeling.base import load_tokenizer
-    from trex_ds.preparation.trial import try_model
+    from trex_ds.training.prepared import try_recipe
 
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
-    for note in try_model(recipe, tokenizer).notes:
+    for note in try_recipe(recipe, tokenizer).notes:
         print(note)
     validation = validate_tasks(recipe.tasks, recipe.data, tokenizer, recipe.evaluation.max_new_tokens, progress=True)
     print_validation(validation)

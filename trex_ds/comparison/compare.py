@@ -32,13 +32,11 @@ from trex_ds.comparison.tuning import Choice, choose, tuning_run
 from trex_ds.config import ConfigError, flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.accuracy import Evaluation
-from trex_ds.launching.preflight import check_nodes
-from trex_ds.launching.process_group import naming_the_rank, start_distributed
-from trex_ds.preparation.prepare import prepare
-from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training import job
+from trex_ds.training.launched import launched
+from trex_ds.training.prepared import prepare
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +50,7 @@ def compare(recipe: CompareRecipe) -> Results:
     Raises:
         ConfigError: the data cannot be used, or the folder holds other runs than these.
     """
-    quiet_libraries()
-    device = start_distributed(recipe.training.timeout_minutes)
-    with naming_the_rank():
-        check_nodes(recipe)
+    with launched(recipe) as device:
         return _Comparison(recipe, device).run()
 
 

@@ -12,10 +12,11 @@ import torch
 from trex_ds.data.collator import Collator
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import rank, sum_over_ranks, world_size
-from trex_ds.preparation.prepare import prepare
+from trex_ds.modeling.zero3 import own_sharding
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.callbacks import ReportCallback
 from trex_ds.training.job import Context, build_model, log_origin, make_trainer, training_arguments
+from trex_ds.training.prepared import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
 
@@ -60,23 +61,25 @@ def tuning_run(recipe: Recipe, device: torch.device, context: Context) -> float:
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()  # as in a job
     tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
-    prepared = prepare(recipe, device)
-    with tracker:
-        log_origin(tracker, recipe, context)
-        arguments = training_arguments(recipe)
-        model = build_model(recipe, prepared.centroids, prepared.tasks)
-        trainer = make_trainer(recipe, prepared, model, arguments)
-        trainer.add_callback(ReportCallback(tracker.log_metrics))
-        trainer.train()
-        collator = Collator(prepared.tokenizer.pad_token_id)
-        loss = mean_loss(trainer, prepared.left_out, collator, recipe.evaluation.batch_size)
-        tracker.log_metrics({"left_out/loss": loss}, trainer.state.global_step)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss on the left-out examples is {loss}: training has diverged")
+    with own_sharding():
+        prepared = prepare(recipe, device)
+        with tracker:
+            return _train(recipe, prepared, device, tracker, context)
+
+
+def _train(recipe: Recipe, prepared: Prepared, device: torch.device, tracker: Tracker, context: Context) -> float:
+    log_origin(tracker, recipe, context)
+    arguments = training_arguments(recipe)
+    model = build_model(recipe, prepared.centroids, prepared.tasks)
+    trainer = make_trainer(recipe, prepared, model, arguments)
+    trainer.add_callback(ReportCallback(tracker.log_metrics))
+    trainer.train()
+    collator = Collator(prepared.tokenizer.pad_token_id)
+    loss = mean_loss(trainer, prepared.left_out, collator, recipe.evaluation.batch_size)
+    tracker.log_metrics({"left_out/loss": loss}, trainer.state.global_step)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss on the left-out examples is {loss}: training has diverged")
     return loss
 
 

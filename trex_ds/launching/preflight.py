@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,9 +24,6 @@ from trex_ds.distributed import PeerError, collective_device, local_rank, world_
 from trex_ds.launching.peers import Peers
 from trex_ds.launching.process_group import peers
 from trex_ds.version import __version__
-
-if TYPE_CHECKING:
-    from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +36,28 @@ FREE_GIB = 1.0
 _LOOKS, _LOOKS_IF_NEEDED, _LOOK_SECONDS = 20, 150, 0.5
 
 
-def check_nodes(recipe: Recipe) -> None:
+def check_nodes(output: Path, cache: Path, *, saves: bool, resumes: bool) -> None:
     """Refuse to start where ranks differ, cannot write, do not see the same folder, or cannot add up a number.
 
     A collective; a single process checks its own folders.
+
+    Args:
+        output: the job's output_dir.
+        cache: the folder of prepared data.
+        saves: whether checkpoints are written, each rank its part.
+        resumes: whether the job goes on from a checkpoint.
 
     Raises:
         ConfigError: with every problem of every rank, the same on all ranks.
         PeerError: a rank does not answer; names it.
     """
     job = peers()
-    output = Path(recipe.output_dir)
     is_first = job is None or job.rank == 0
     own = f".preflight-{uuid.uuid4().hex}"
     try:
         written: list[Any] = [own, str(output), _write(output / own) if is_first else None]
         token, folder, problem = job.exchange("the write test", written, ANSWER_SECONDS)[0] if job else written
-        facts = _facts(recipe, is_first, None if problem else output / token)
+        facts = _facts(output, cache, None if problem else output / token, is_first, saves, resumes)
         found = job.exchange("the preflight", facts, ANSWER_SECONDS) if job else [facts]
     finally:
         with suppress(OSError):
@@ -66,7 +68,7 @@ def check_nodes(recipe: Recipe) -> None:
     problems += _differences(names, [one["versions"] for one in found])
     if apart := [name for name, one in zip(names, found, strict=True) if not one["sees_token"]]:
         line = f"output_dir: what {names[0]} writes to {folder} is not seen by {_few(apart)}"
-        if recipe.training.save_every or recipe.training.resume:
+        if saves or resumes:
             problems.append(f"{line}; checkpoints need a folder that all nodes share: name one, or save none")
         elif is_first:
             log.warning("%s; results will be on the node of rank 0 alone", line)
@@ -87,19 +89,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _facts(recipe: Recipe, is_first: bool, token: Path | None) -> dict[str, Any]:
+def _facts(output: Path, cache: Path, token: Path | None, is_first: bool, saves: bool, resumes: bool) -> dict[str, Any]:
     """What this rank says of itself; `token` is the file that rank 0 has written."""
-    output, cache = Path(recipe.output_dir), recipe.data.cache_path()
-    needed = bool(recipe.training.save_every or recipe.training.resume)
-    sees_token = token is None or _sees(token, _LOOKS_IF_NEEDED if needed else _LOOKS)
+    sees_token = token is None or _sees(token, _LOOKS_IF_NEEDED if saves or resumes else _LOOKS)
     problems = []
-    if token is not None and sees_token and recipe.training.save_every:
+    if token is not None and sees_token and saves:
         own = output / f"{token.name}-{os.environ['RANK']}"  # of a checkpoint each rank writes a part
         problems.append(_write(own))
         own.unlink(missing_ok=True)
-    if is_first or (local_rank() == 0 and recipe.training.save_every):
+    if is_first or (local_rank() == 0 and saves):
         problems.append(_too_full("output_dir", output))
-    if is_first and recipe.training.resume:
+    if is_first and resumes:
         problems.append(_checkpoint_problem(output))
     if local_rank() == 0:
         problems.append(_too_full("data.cache", cache))

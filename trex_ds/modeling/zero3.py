@@ -1,4 +1,4 @@
-"""ZeRO-3's sharded weights: made whole for a while, and freed."""
+"""ZeRO-3's sharded weights: where they begin, made whole for a while, and freed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+@contextmanager
+def own_sharding() -> Iterator[None]:
+    """Keep a training's ZeRO-3 configuration to the block.
+
+    transformers shards every model that is loaded while it knows of a ZeRO-3 configuration, which each Trainer leaves
+    behind: an embedder that the block loads first, or a model that the process loads after it.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
 
 
 @contextmanager

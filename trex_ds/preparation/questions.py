@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trex_ds.data.encoding import end_length, template_warnings, turn_ends
 from trex_ds.data.reach import Reach
 from trex_ds.data.store import Store
 from trex_ds.distributed import rank
+from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.evaluation.generation import Question, answer_texts
 from trex_ds.intuition.scores import IntuitionResult
 from trex_ds.tasks.base import Example, normalized
+from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.source import source_of
-
-if TYPE_CHECKING:
-    from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 
-def check_answers(recipe: Recipe, tokenizer: Any, store: Store, evaluation: Sequence[Example]) -> None:
+def check_answers(tokenizer: Any, store: Store, evaluation: Sequence[Example], config: EvaluationConfig) -> None:
     """Say what other programs would do with the chat template, and which evaluation answers are never generated whole.
 
     Args:
-        recipe: of the job.
-        tokenizer: of its model.
-        store: its examples.
+        tokenizer: of the base model.
+        store: all examples.
         evaluation: all evaluation examples of the store.
+        config: how long answers may be.
     """
     warnings = list(template_warnings(tokenizer))
-    reach = {name: Reach(name, recipe.evaluation.max_new_tokens) for name in store.counts}
+    reach = {name: Reach(name, config.max_new_tokens) for name in store.counts}
     end = end_length(tokenizer)
     for example, length in zip(evaluation, store.evaluation_answer_lengths().tolist(), strict=True):
         if not example.plain:
@@ -42,29 +41,60 @@ def check_answers(recipe: Recipe, tokenizer: Any, store: Store, evaluation: Sequ
             log.warning("%s", line)
 
 
+def check_positions(
+    learned: int | None, model: str, examples: Sequence[tuple[Any, ...]], config: EvaluationConfig
+) -> None:
+    """Refuse prompts that leave no room for an answer among the positions that the model has learned.
+
+    Args:
+        learned: how many positions the model has an embedding for; None: any.
+        model: its name.
+        examples: each an example and the ids of its prompt, and maybe more.
+        config: how long answers may be.
+
+    Raises:
+        ValueError: naming the first such prompt.
+    """
+    for example, ids, *_ in examples:
+        if learned is not None and len(ids) + config.max_new_tokens > learned:
+            raise ValueError(
+                f"task {example.task!r}: an evaluation prompt of {len(ids)} tokens and evaluation.max_new_tokens, "
+                f"{config.max_new_tokens}, are more than the {learned} positions that {model} has learned; it begins "
+                f"with {example.text[:60]!r}; lower max_new_tokens, or leave such examples out"
+            )
+
+
+def contexts_of(example: Example) -> list[str]:
+    """Texts whose intuition scores are needed to answer an example."""
+    return [example.text, *(example.record or {}).get("contexts", ())]
+
+
 def to_question(
-    recipe: Recipe,
+    entries: Sequence[TaskConfig],
     tokenizer: Any,
     store: Store,
     intuition: IntuitionResult | None,
     example: Example,
     prompt: list[int],
     answer: list[int],
+    *,
+    by_task: bool,
 ) -> Question:
     """The question of one example.
 
     Args:
-        recipe: of the job.
-        tokenizer: of its model.
-        store: its examples.
+        entries: the recipe's tasks.
+        tokenizer: of the base model.
+        store: all examples.
         intuition: with the scores of the example's text; None for a method that takes none.
         example: of the store.
         prompt: token ids of its prompt.
         answer: token ids of its answer, with what ends it.
+        by_task: whether the method takes the task's number.
     """
     scores = None if intuition is None else intuition.of([example.text])[0]
-    number = list(store.counts).index(example.task) if recipe.adapter.needs_tasks else None
+    number = list(store.counts).index(example.task) if by_task else None
     (text,) = answer_texts(tokenizer, [answer], turn_ends(tokenizer))
     same = example.plain or normalized(text) == normalized(example.answer)
-    score = source_of(recipe.tasks[store.entry[example.task]]).scorer()
+    score = source_of(entries[store.entry[example.task]]).scorer()
     return Question(example, score, prompt, scores, number, None if same else text)

@@ -6,26 +6,25 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from trex_ds.data.config import DataConfig
 from trex_ds.data.store import Store
 from trex_ds.files import atomic_path
-
-if TYPE_CHECKING:
-    from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 _FILE = "data.json"
 
 
-def describe_data(recipe: Recipe, store: Store, indices: np.ndarray) -> dict[str, Any]:
+def describe_data(data: DataConfig, seed: int, store: Store, indices: np.ndarray) -> dict[str, Any]:
     """What an epoch has, as JSON data that changes with its examples, their tokens and their order.
 
     Args:
-        recipe: whose seed and packing decide the order.
+        data: whose packing decides the order.
+        seed: of the recipe, which decides it too.
         store: all examples.
         indices: the training examples of an epoch, int64.
     """
@@ -39,8 +38,8 @@ def describe_data(recipe: Recipe, store: Store, indices: np.ndarray) -> dict[str
             if len(own)
         },
         "order": _digest(digests),
-        "seed": recipe.seed,
-        "row of tokens": recipe.data.max_length if recipe.data.packing else None,
+        "seed": seed,
+        "row of tokens": data.max_length if data.packing else None,
     }
 
 

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftConfig, get_peft_model
@@ -19,14 +19,14 @@ from trex_ds.adapters.peft_config import peft_config
 from trex_ds.adapters.routed_config import RoutedConfig
 from trex_ds.adapters.targets import Coverage, coverage, target_problems
 from trex_ds.config import ConfigError
+from trex_ds.data.config import DataConfig
+from trex_ds.methods.base import Method
 from trex_ds.modeling.base import model_location, supported_attention
+from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.meta import base_on_meta
 from trex_ds.modeling.mixers import read_without_a_call
 from trex_ds.modeling.rows import PackedForm, Rows, rows_of
 from trex_ds.modeling.twin import tiny_twin
-
-if TYPE_CHECKING:
-    from trex_ds.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,26 @@ class Trial:
     """What the user should know, one line each."""
 
 
-def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
+def try_model(
+    model: ModelConfig,
+    adapter: Method,
+    data: DataConfig,
+    tokenizer: Any,
+    *,
+    num_tasks: int,
+    micro_batch_size: int,
+    checkpointing: bool,
+) -> Trial:
     """Find what would fail or go wrong while training; needs the base's config.json only, and no accelerator.
+
+    Args:
+        model: the base model.
+        adapter: the method and its settings.
+        data: how long rows are, and whether they are packed.
+        tokenizer: of the base model.
+        num_tasks: tasks that a method may learn apart.
+        micro_batch_size: rows of a forward pass.
+        checkpointing: whether activations are recomputed.
 
     Raises:
         ConfigError: with a line for every problem.
@@ -52,30 +70,28 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model_location(recipe.model.name), revision=recipe.model.revision)
-        attention = supported_attention(recipe.model)
+        config = AutoConfig.from_pretrained(model_location(model.name), revision=model.revision)
+        attention = supported_attention(model)
         base = base_on_meta(config)
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigError([f"model.name: {recipe.model.name} cannot be used: {error}"]) from error
+        raise ConfigError([f"model.name: {model.name} cannot be used: {error}"]) from error
     notes = []
-    if attention != recipe.model.attention:
-        notes.append(
-            f"model.attention: {config.model_type} has no {recipe.model.attention} attention; {attention} is used"
-        )
+    if attention != model.attention:
+        notes.append(f"model.attention: {config.model_type} has no {model.attention} attention; {attention} is used")
     positions = learned_positions(base)
     problems = _vocabulary_problems(tokenizer, base)
-    if positions is not None and recipe.data.max_length > positions:
+    if positions is not None and data.max_length > positions:
         problems.append(
-            f"data.max_length: {recipe.data.max_length} tokens are more than the {positions} positions that "
-            f"{recipe.model.name} has learned; set it to {positions} at most"
+            f"data.max_length: {data.max_length} tokens are more than the {positions} positions that "
+            f"{model.name} has learned; set it to {positions} at most"
         )
-    problems += _rotary_problems(recipe, base.config.get_text_config())
-    adapter = peft_config(recipe.adapter)
+    problems += _rotary_problems(data, micro_batch_size, base.config.get_text_config())
+    method = peft_config(adapter)
     found: Coverage | None = None
     try:
-        adapted, bare = adapted_on_meta(config, adapter, len(recipe.tasks))
+        adapted, bare = adapted_on_meta(config, method, num_tasks)
     except (ValueError, NotImplementedError) as error:
-        named = target_problems(base, adapter)
+        named = target_problems(base, method)
         problems += [f"adapter.{line}" for line in named] or [f"adapter: {error}"]
     else:
         converted = adapted.peft_config[adapted.active_adapter]
@@ -86,46 +102,24 @@ def try_model(recipe: Recipe, tokenizer: Any) -> Trial:
     rows = rows_of(base.config, attention)  # of the model that is made: of the text part alone, for some
     if rows.fault:
         problems.append(f"model.name: {rows.fault}; take another model")
-    if not problems and isinstance(adapter, RoutedConfig):
-        form = rows.packed if recipe.data.packing else None
-        problems += _twin_problems(config, attention, adapter, form, recipe.training.gradient_checkpointing)
+    if not problems and isinstance(method, RoutedConfig):
+        form = rows.packed if data.packing else None
+        problems += _twin_problems(config, attention, method, form, checkpointing)
     if problems:
         raise ConfigError(problems)
     assert found is not None
-    if recipe.data.packing and rows.packed is None:
+    if data.packing and rows.packed is None:
         notes.append(f"data.packing: rows hold one example each, because {rows.reason}; micro_batch_size counts these")
     if found.adapted:
-        notes.append(f"adapter: {recipe.adapter.method} adapts {found}")
+        notes.append(f"adapter: {adapter.method} adapts {found}")
     if experts := found.experts_left_out:
         notes.append(
-            f"adapter: {recipe.adapter.method} leaves the experts as they are ({', '.join(experts)}): all experts of a "
+            f"adapter: {adapter.method} leaves the experts as they are ({', '.join(experts)}): all experts of a "
             "layer are one parameter, and a routed update differs from token to token"
-            if isinstance(adapter, RoutedConfig)
-            else f"adapter: {recipe.adapter.method} leaves the experts as they are ({', '.join(experts)})"
+            if isinstance(method, RoutedConfig)
+            else f"adapter: {adapter.method} leaves the experts as they are ({', '.join(experts)})"
         )
     return Trial(rows, found, positions, notes)
-
-
-def check_positions(recipe: Recipe, trial: Trial, examples: Sequence[tuple[Any, ...]]) -> None:
-    """Refuse prompts that leave no room for an answer among the positions that the model has learned.
-
-    Args:
-        recipe: of the job.
-        trial: what was found of its model.
-        examples: each an example and the ids of its prompt, and maybe more.
-
-    Raises:
-        ValueError: naming the first such prompt.
-    """
-    for example, ids, *_ in examples:
-        needed = len(ids) + recipe.evaluation.max_new_tokens
-        if trial.learned_positions is not None and needed > trial.learned_positions:
-            raise ValueError(
-                f"task {example.task!r}: an evaluation prompt of {len(ids)} tokens and evaluation.max_new_tokens, "
-                f"{recipe.evaluation.max_new_tokens}, are more than the {trial.learned_positions} positions that "
-                f"{recipe.model.name} has learned; it begins with {example.text[:60]!r}; lower max_new_tokens, or "
-                "leave such examples out"
-            )
 
 
 def learned_positions(model: Any) -> int | None:
@@ -167,7 +161,7 @@ def _vocabulary_problems(tokenizer: Any, model: nn.Module) -> list[str]:
     ]
 
 
-def _rotary_problems(recipe: Recipe, config: Any) -> list[str]:
+def _rotary_problems(data: DataConfig, micro_batch_size: int, config: Any) -> list[str]:
     """A line if the frequencies of all rows of a batch change with the longest of them."""
     given = getattr(config, "rope_parameters", None) or {}
     limits = []
@@ -176,8 +170,8 @@ def _rotary_problems(recipe: Recipe, config: Any) -> list[str]:
             limits.append(config.max_position_embeddings)
         if rope.get("rope_type") == "longrope":
             limits.append(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
-    alone = not recipe.data.packing and recipe.training.micro_batch_size == 1
-    if not limits or recipe.data.max_length <= min(limits) or alone:
+    alone = not data.packing and micro_batch_size == 1
+    if not limits or data.max_length <= min(limits) or alone:
         return []
     return [
         f"data.max_length: an example of more than {min(limits)} tokens changes the rotary frequencies of all others "

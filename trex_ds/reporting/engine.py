@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
-from trex_ds.preparation.prepare import Prepared
 from trex_ds.training import job
+from trex_ds.training.prepared import Prepared
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.trainer import TRexTrainer
 

@@ -19,12 +19,9 @@ from trex_ds.console import console
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.launching.preflight import check_nodes
-from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.methods.lora import EQUAL_LORA
-from trex_ds.preparation.prepare import Prepared, prepare
+from trex_ds.modeling.zero3 import own_sharding
 from trex_ds.progress import Progress
-from trex_ds.quiet import quiet_libraries
 from trex_ds.reporting import approximation, claims
 from trex_ds.reporting.config import ReportRecipe
 from trex_ds.reporting.markdown import to_markdown
@@ -34,6 +31,8 @@ from trex_ds.reporting.routing import Specialization, cluster_meaning, specializ
 from trex_ds.reporting.throughput import Throughput, measure
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import Context, log_origin
+from trex_ds.training.launched import launched
+from trex_ds.training.prepared import Prepared, prepare
 
 FOLDER = "report"
 """Folder of the report in output_dir."""
@@ -51,13 +50,7 @@ def run(recipe: ReportRecipe) -> Report:
     Raises:
         ConfigError: for a problem that only the data, the models or the machine show.
     """
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    quiet_libraries()
-    device = start_distributed(recipe.training.timeout_minutes)
-    with naming_the_rank():
-        check_nodes(recipe)
-        unset_hf_deepspeed_config()  # an earlier job's of this process would shard what is loaded whole
+    with launched(recipe) as device, own_sharding():
         folder = Path(recipe.output_dir) / FOLDER
         tracker = Tracker(recipe.tracking, folder, enabled=rank() == 0)
         with tracker:

@@ -20,19 +20,18 @@ from trex_ds.config import flatten, to_dict
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.intuition.centroids import Centroids
-from trex_ds.launching.preflight import check_nodes
-from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.held import BASE, trainable_parameters
+from trex_ds.modeling.zero3 import own_sharding
 from trex_ds.packaged import deepspeed_file
-from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.preparation.seen_data import describe_data, write_data
-from trex_ds.quiet import quiet_libraries
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.callbacks import JobCallback, ReportCallback
+from trex_ds.training.launched import launched
 from trex_ds.training.measuring import Measurements
 from trex_ds.training.memory_record import MemoryRecord
+from trex_ds.training.prepared import Prepared, prepare
 from trex_ds.training.recipe import Recipe
 from trex_ds.training.saving import save_adapter, write_identity, write_tasks
 from trex_ds.training.step_lines import StepLines
@@ -58,10 +57,7 @@ def train(recipe: Recipe) -> Summary:
     Raises:
         ConfigError: for a problem that only the data or the machine shows.
     """
-    quiet_libraries()
-    device = start_distributed(recipe.training.timeout_minutes)
-    with naming_the_rank():
-        check_nodes(recipe)
+    with launched(recipe) as device:
         return run(recipe, device, Context())
 
 
@@ -76,11 +72,8 @@ def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
         ConfigError: for a problem that only the data or the machine shows.
         FloatingPointError: the loss is not finite.
     """
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
     started = time.perf_counter()
-    unset_hf_deepspeed_config()  # an earlier Trainer's of this process would shard the embedder too
-    try:
+    with own_sharding():
         tracker = Tracker(recipe.tracking, recipe.output_dir, enabled=rank() == 0, parent=context.parent)
         prepared = prepare(recipe, device)
         with tracker:
@@ -92,8 +85,6 @@ def run(recipe: Recipe, device: torch.device, context: Context) -> Summary:
         if rank() == 0:
             print_summary(summary, tracker.describe())
         return summary
-    finally:
-        unset_hf_deepspeed_config()  # or this job's would shard what the process loads next
 
 
 def log_origin(tracker: Tracker, recipe: Recipe, context: Context) -> None:
@@ -247,7 +238,7 @@ def _write_start(recipe: Recipe, prepared: Prepared) -> None:
     output = Path(recipe.output_dir)
     AdapterFolder(output).write_recipe(to_dict(recipe))
     write_identity(recipe.model, output, resumed=recipe.training.resume)
-    write_data(describe_data(recipe, prepared.store, prepared.indices), output)
+    write_data(describe_data(recipe.data, recipe.seed, prepared.store, prepared.indices), output)
     if prepared.centroids is not None:
         prepared.centroids.save(output)
     if recipe.adapter.needs_tasks:

@@ -23,7 +23,7 @@ from trex_ds.training.saving import load_adapter, save_adapter
 from trex_ds.training.trainer import TRexTrainer
 
 if TYPE_CHECKING:
-    from trex_ds.preparation.prepare import Prepared
+    from trex_ds.training.prepared import Prepared
     from trex_ds.training.recipe import Recipe
 
 BEST_FOLDER = "best"

@@ -6,7 +6,6 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -14,14 +13,10 @@ from trex_ds.console import console
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
-from trex_ds.launching.preflight import check_nodes
-from trex_ds.launching.process_group import naming_the_rank, start_distributed
-from trex_ds.preparation.prepare import Prepared, prepare
 from trex_ds.preparation.showing import show
-from trex_ds.quiet import quiet_libraries
-
-if TYPE_CHECKING:
-    from trex_ds.training.recipe import Recipe
+from trex_ds.training.launched import launched
+from trex_ds.training.prepared import Prepared, prepare
+from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +32,7 @@ def prepare_ahead(recipe: Recipe, num_shown: int) -> Prepared:
     Raises:
         ConfigError: the tasks, their data or the embedder cannot be used.
     """
-    quiet_libraries()
-    device = start_distributed(recipe.training.timeout_minutes)
-    with naming_the_rank():
-        check_nodes(recipe)
+    with launched(recipe) as device:
         prepared = prepare(recipe, device)
         if rank() == 0:
             if num_shown:

@@ -1,4 +1,4 @@
-"""What is predicted for a rank, under the names of what `trex_ds.planning.measured.measure` counts."""
+"""What is predicted for a rank, under the names of what `measured_bytes.measure` counts."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def measure(recipe: Recipe, answers: int) -> dict[str, int]:
         answers: how many tokens of each row are predicted.
 
     Returns:
-        Bytes of this rank, named as `trex_ds.planning.comparison` names what is predicted.
+        Bytes of this rank, named as `predicted_bytes` names what is predicted.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
