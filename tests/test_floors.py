@@ -14,9 +14,18 @@ PACKAGE = Path(__file__).parents[1] / "trex_ds"
 
 # From the ground up; a name is a module or a room (a subpackage) of trex_ds.
 FLOORS = (
-    ("version", "files", "quiet", "console", "progress", "seeding", "packaged", "adapter_folder"),
-    ("recipe_source", "recipe_schema", "config", "distributed", "bf16_matmul", "environment"),
-    ("launching", "tracking", "methods", "tasks"),
+    ("version", "wording", "files", "quiet", "console", "progress", "seeding", "packaged", "adapter_folder"),
+    (
+        "recipe_source",
+        "recipe_schema",
+        "recipe_help",
+        "recipe_json_schema",
+        "config",
+        "distributed",
+        "bf16_matmul",
+        "environment",
+    ),
+    ("launching", "tracking", "tasks"),
     ("modeling", "intuition", "data"),
     ("adapters",),
     ("evaluation",),

@@ -72,7 +72,7 @@ def benchmark_data(store: Store, folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _key(entry: TaskConfig, data: DataConfig, tokens: str, known: Path) -> str:
-    """Where an entry's examples are kept; changes with all that they depend on."""
+    """Cache key of an entry's examples; changes with all that they depend on."""
     config = to_dict(replace(entry, weight=1.0))
     remembered = known / content_key([config, data.mirror])
     before = remembered.read_text(encoding="utf-8") if remembered.is_file() else None

@@ -58,7 +58,7 @@ def split(store: Store, *, held_out: int, left_out: int, seed: int) -> Split:
 
 
 def _beside_evaluation(store: Store) -> dict[str, np.ndarray]:
-    """Where each task's training examples lie, without those whose prompts are evaluated on."""
+    """Positions of each task's training examples, without those whose prompts are evaluated on."""
     evaluation = store.evaluation.data.column("digest").to_numpy()
     found: dict[str, np.ndarray] = {}
     for name, counts in store.counts.items():
