@@ -25,7 +25,7 @@ FLOORS = (
         "bf16_matmul",
         "environment",
     ),
-    ("launching", "tracking", "tasks"),
+    ("launching", "tracking", "methods", "tasks"),
     ("modeling", "intuition", "data"),
     ("adapters",),
     ("evaluation",),
