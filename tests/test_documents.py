@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_floors import FLOORS
 from tools.references import ROOT, documents, problems
 from trex_ds.version import __version__
 
@@ -59,6 +60,12 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = sorted(file.name for file in (ROOT / "docs").glob("*.md") if file.name != "README.md")
     assert [page for page in pages if f"]({page})" not in index] == []
+
+
+def test_the_floors_are_those_that_imports_are_held_to():
+    found = rows(ROOT / "docs" / "architecture.md", "## Floors")
+    rooms = {int(row["floor"]): set(re.findall(r"`(\w+)`", row["rooms and modules"])) for row in found}
+    assert rooms == {number: set(names) for number, names in enumerate(FLOORS, 1)}
 
 
 def test_the_version_is_the_same_everywhere():
