@@ -102,7 +102,7 @@ class Answerer:
         Args:
             prompts: raw texts.
             max_new_tokens: longest answer.
-            task: that all of them are of, for a method that learns its tasks apart; others take none.
+            task: the task that all prompts belong to; only for methods that learn tasks apart.
             form: "plain" puts the prompts as they stand, as lm_eval tasks do, "chat" as messages to an assistant
                 (lines of their own, if the adapter's tokenizer has no chat template). None: as it was trained.
 

@@ -1,7 +1,7 @@
 """The few collective helpers that the package shares; all of them also work in one process.
 
-Ranks come to `on_rank_zero`, `agree` and `gather_objects` from work of very different length, so these wait
-without a limit in a job that trex_ds has started: `use_patient_group`. `sum_over_ranks` is for ranks in step.
+`on_rank_zero`, `agree` and `gather_objects` have no timeout in a job that trex_ds has started
+(`use_patient_group`), because ranks reach them at very different times. `sum_over_ranks` is for ranks in step.
 """
 
 from __future__ import annotations

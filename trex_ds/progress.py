@@ -26,7 +26,7 @@ class Progress(tqdm):
         super().__init__(iterable, disable=not shown, **{"mininterval": 1.0, **settings, **quiet})
 
     def close(self) -> None:
-        """Take the bar away, or print the line."""
+        """Remove the bar, or print the line."""
         if self._as_line and not self.disable:
             seconds = time.perf_counter() - self._started
             print(f"{self.desc}: {self.n:,}{self.unit} in {seconds:.1f} s", file=sys.stderr, flush=True)

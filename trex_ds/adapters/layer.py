@@ -72,7 +72,7 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """PEFT's, but that an A which its method does not train stays frozen."""
+        """Do what PEFT does, but keep A frozen for methods that do not train it."""
         super().set_adapter(adapter_names, inference_mode=inference_mode)
         self._freeze_drawn()
 

@@ -129,7 +129,7 @@ class _Comparison:
         return Run(method, seed, child)
 
     def _set_choices(self, candidates: list[Run], states: list[RunState], final: bool) -> None:
-        """The learning rates of the methods all of whose candidates are done; if `final`, that is all methods."""
+        """The learning rates of the methods whose candidates are all done; of all methods if `final`."""
         for name in self._methods:
             if self._recipe.tuning is None:
                 self._choices[name] = Choice(self._recipe.training.learning_rate, {})

@@ -54,7 +54,7 @@ class CompareRecipe(Recipe):
     """Try runs again that have failed before."""
 
     def problems(self) -> list[str]:
-        """What concerns methods, seeds and tuning, and what the recipe of each method's runs has to say."""
+        """Problems of methods, seeds and tuning, and of the recipe of each method's runs."""
         found = self._unused()
         if not self.methods:
             return [
@@ -100,7 +100,7 @@ class CompareRecipe(Recipe):
         return found + self._of_all_methods(Recipe.problems)
 
     def problems_here(self) -> list[str]:
-        """Inputs that this machine lacks; what an earlier comparison has left in output_dir is gone on from."""
+        """Inputs that this machine lacks; an earlier comparison in output_dir is continued."""
         return self.input_problems()
 
     def centroids_problems(self) -> list[str]:

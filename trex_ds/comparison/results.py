@@ -85,7 +85,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Results:
-    """All of it."""
+    """A whole report."""
 
     recipe: Mapping[str, Any]
     reference: str

@@ -1,4 +1,4 @@
-"""The runs of a comparison: what is to be done, in which order, and one of them done so that others outlive it."""
+"""The runs of a comparison: which are to do, in which order, and one done so that its failure spares the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Run:
         return Path(self.recipe.output_dir)
 
     def described(self) -> dict[str, Any]:
-        """What makes it this run."""
+        """Identity of the run."""
         return to_dict(self.recipe) | {"ranks": world_size()}
 
 
@@ -50,7 +50,7 @@ def states_of(runs: Sequence[Run], retry_failed: bool) -> list[RunState]:
 
 
 def in_order(runs: Sequence[Run], states: Sequence[RunState]) -> list[tuple[Run, RunState]]:
-    """The runs that are to be done: first those that nothing is known of, then those that a job ended in."""
+    """The runs to do: first those without a state, then those during which a job ended."""
     waiting = [pair for pair in zip(runs, states, strict=True) if pair[1].status in ("pending", "begun")]
     return sorted(waiting, key=lambda pair: pair[1].interrupted)
 

@@ -35,7 +35,7 @@ class RunState:
 
     @property
     def interrupted(self) -> bool:
-        """The job ended while the run was going on."""
+        """Whether the job ended during the run."""
         return self.status == "begun"
 
 

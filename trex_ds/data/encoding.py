@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
-"""Label of a token that has no part in the loss."""
+"""Label of a token that is not part of the loss."""
 
 _BATCH = 1000
 

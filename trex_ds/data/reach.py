@@ -11,10 +11,10 @@ class Reach:
 
     task: str
     most: int
-    """How many tokens are generated at most."""
+    """Limit of generated tokens."""
     answers: int = 0
     beyond: int = 0
-    """How many of them are longer, so that they can never score."""
+    """Number of answers that are longer, so that they can never score."""
     longest: int = 0
 
     def add(self, tokens: int) -> None:

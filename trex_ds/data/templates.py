@@ -236,7 +236,7 @@ class ChatTemplate:
 
 
 def _letters(text: str) -> str:
-    """A text without white space, which templates add and remove."""
+    """Remove white space from a text, because templates add and remove it."""
     return "".join(text.split())
 
 

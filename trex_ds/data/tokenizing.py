@@ -46,7 +46,7 @@ def read_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], reading
 
 
 def read_on(tokenizer: PreTrainedTokenizerBase, text: str, reading: Reading) -> list[int]:
-    """The ids of a text that goes on after another: without the space that some tokenizers put before a text."""
+    """The ids of a text that continues another: without the space that some tokenizers put before a text."""
     line, both, own = _ids(tokenizer, ["\n", f"\n{text}", text], reading, special=False)
     return both[len(line) :] if both[: len(line)] == line else own
 

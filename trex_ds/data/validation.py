@@ -70,7 +70,7 @@ class Validation:
     problems: list[str]
     """What would stop training, one line a problem or more."""
     warnings: list[str]
-    """What would not, but is seldom meant."""
+    """Warnings: what would not stop training, but is seldom intended."""
 
 
 def validate_tasks(

@@ -69,7 +69,7 @@ class Evaluation:
         return per_task, self._mean(per_task, False), self._mean(per_task, True)
 
     def best_guess(self) -> dict[str, float]:
-        """Accuracy of each task for who gives one answer to all of it, the best such answer (or choice, by position).
+        """Accuracy of always giving one answer to a task, the best such answer (or choice, by position).
 
         An answer counts where it equals the reference; the answer is chosen on these very items.
         """

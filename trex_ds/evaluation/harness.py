@@ -22,7 +22,7 @@ from trex_ds.tasks.harness.scoring import main_metric
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one example."""
+    """Outcome of one example."""
 
     score: float
     """Value of `metric`, in [0, 1]."""

@@ -65,7 +65,7 @@ class Centroids:
 
     @property
     def num_clusters(self) -> int:
-        """N."""
+        """Number of clusters, N."""
         return self.vectors.shape[0]
 
     @property

@@ -19,13 +19,13 @@ _CHUNK = 65_536
 
 
 def text_digests(texts: Sequence[str]) -> np.ndarray:
-    """64 bits for each of `texts`, int64."""
+    """Digests of `texts`, 64 bits each, int64."""
     return np.fromiter(map(text_digest, texts), np.int64, len(texts))
 
 
 @dataclass(frozen=True)
 class IntuitionResult:
-    """What the pass gives, equal on every rank."""
+    """Result of the pass, equal on every rank."""
 
     centroids: Centroids
     digests: np.ndarray

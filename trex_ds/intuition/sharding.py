@@ -38,7 +38,7 @@ class ShardedEmbedder:
         self._bar.close()
 
     def new_matrix(self, count: int) -> torch.Tensor:
-        """Room for `count` embeddings (count, d) on rank 0, for none (0, d) elsewhere."""
+        """Allocate `count` embeddings (count, d) on rank 0, none (0, d) elsewhere."""
         return torch.empty(count if rank() == 0 else 0, self._identity.dimension)
 
     def skip(self, count: int) -> None:

@@ -54,7 +54,7 @@ class Peers:
 
     @property
     def own_name(self) -> str:
-        """This rank's."""
+        """Name of this rank."""
         return self.name(self.rank)
 
     def exchange(self, topic: str, value: Any, seconds: float) -> list[Any]:
@@ -115,7 +115,7 @@ class Watch:
         threading.Thread(target=self._judge, daemon=True).start()
 
     def leave(self) -> None:
-        """This rank has done its part: its silence will mean nothing."""
+        """Note that this rank has done its part, so that its silence means nothing."""
         self._stop_saying(_DONE, self._limit)
 
     def fail(self, outcome: str) -> None:

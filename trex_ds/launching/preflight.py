@@ -31,7 +31,7 @@ PACKAGES = ("torch", "deepspeed", "transformers", "peft", "accelerate", "bitsand
 ANSWER_SECONDS = 120.0
 """How long each check waits for the slowest rank."""
 FREE_GIB = 1.0
-"""What must be free where a job writes: enough for data and adapters of some size, not for every checkpoint."""
+"""Free disk space that a job needs where it writes: for data and adapters of some size, not for every checkpoint."""
 # A network file system may show a new file late, in a new folder by up to a minute.
 _LOOKS, _LOOKS_IF_NEEDED, _LOOK_SECONDS = 20, 150, 0.5
 
@@ -90,7 +90,7 @@ def versions() -> dict[str, str]:
 
 
 def _facts(output: Path, cache: Path, token: Path | None, is_first: bool, saves: bool, resumes: bool) -> dict[str, Any]:
-    """What this rank says of itself; `token` is the file that rank 0 has written."""
+    """Report of this rank; `token` is the file that rank 0 has written."""
     sees_token = token is None or _sees(token, _LOOKS_IF_NEEDED if saves or resumes else _LOOKS)
     problems = []
     if token is not None and sees_token and saves:
@@ -107,7 +107,7 @@ def _facts(output: Path, cache: Path, token: Path | None, is_first: bool, saves:
 
 
 def _write(file: Path) -> str | None:
-    """Write `file`; what prevents it."""
+    """Write `file`, and return what prevents it, if anything."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("written by the preflight of trex_ds, and to be deleted by it", encoding="utf-8")

@@ -118,7 +118,7 @@ def _leaving_at_once(watch: Watch | None = None) -> Iterator[None]:
 
 
 def is_broken_by_a_peer(error: Exception) -> bool:
-    """Whether it is a collective's, which another rank has left or not come to."""
+    """Whether a collective failed because another rank left it or never joined."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 

@@ -168,7 +168,7 @@ def _joined(before: Results, results: Results) -> Results:
 
 
 def _clear(output: Path) -> None:
-    """Take away what an earlier evaluation has left, so that no file of it stands beside those of this one."""
+    """Remove the files of an earlier evaluation, so that they do not mix with this one's."""
     for pattern in ("table.json", "results.json", "results_base.json", "samples/*.jsonl", "samples_base/*.jsonl"):
         for file in output.glob(pattern):
             file.unlink()

@@ -19,7 +19,7 @@ from trex_ds.tasks.harness.loading import Loaded
 from trex_ds.tasks.harness.scoring import main_metric
 
 Results = dict[str, Any]
-"""Values as lm-eval gives them."""
+"""Results as lm-eval returns them."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def supported_attention(config: ModelConfig) -> str:
-    """The attention that the model is used with: the recipe's, or eager where its architecture has not the recipe's.
+    """The attention that the model is used with: the recipe's, or eager where the architecture lacks it.
 
     Raises:
         ImportError: if the recipe's needs a package that is not installed.

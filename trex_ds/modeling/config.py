@@ -34,7 +34,7 @@ class ModelConfig:
     """Attention implementation; eager is used where the architecture lacks this one."""
 
     def problems(self) -> list[str]:
-        """A quantization that is not known."""
+        """Check that the quantization is known."""
         if self.quantization in (None, NF4):
             return []
         reason = f"{self.quantization!r} is not known"

@@ -36,7 +36,7 @@ class Share:
     """One role's parameters, and this rank's part of them."""
 
     parameters: int
-    """Logical ones: a weight in 4 bits counts as one."""
+    """Number of logical parameters: a weight in 4 bits counts as one."""
     stored_bytes: int
     """Bytes of all of them, once."""
     held_bytes: int
@@ -82,7 +82,7 @@ def held_by_all_ranks(model: nn.Module, optimizer: Any = None) -> list[Held]:
 
 
 def check_sharded(model: nn.Module) -> None:
-    """Refuse to go on with a base model that ZeRO-3 was asked to shard and of which more than a part lies here.
+    """Refuse a base model that ZeRO-3 should have sharded, of which this rank holds more than its part.
 
     What DeepSpeed keeps whole because it is small (stage3_param_persistence_threshold) may do so.
 
@@ -120,7 +120,7 @@ def reset_peak() -> None:
 
 
 def role_of(name: str) -> str:
-    """What a parameter of an adapted model is there for, by its name."""
+    """Role of a parameter of an adapted model, by its name."""
     parts = name.split(".")
     if any(part.startswith("trex_") for part in parts):
         return next(role for part, role in _ROLES.items() if part in parts)
@@ -128,7 +128,7 @@ def role_of(name: str) -> str:
 
 
 def trainable_parameters(model: nn.Module) -> int:
-    """How many numbers are trained, whole or sharded."""
+    """Number of trained parameters, whole or sharded."""
     return sum(_numel(parameter) for parameter in model.parameters() if parameter.requires_grad)
 
 

@@ -46,7 +46,7 @@ class BaseIdentity:
     weights: str
     """16 hex digits of a hash of samples of every tensor: the same for a moved, renamed or re-sharded copy."""
     config: dict[str, Any] = field(default_factory=dict)
-    """What of its config changes its answers."""
+    """Part of its config that changes its answers."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.config.get('model_type', 'unknown type')}, weights {self.weights})"

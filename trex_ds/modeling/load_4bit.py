@@ -138,7 +138,7 @@ def _reader(files: dict[str, Path], dtype: torch.dtype) -> Callable[..., Tensor]
 
 
 def _sharder(ds_config: dict[str, Any] | None) -> Callable[[nn.Parameter], object]:
-    """What has DeepSpeed keep this rank's shard of a parameter, all of which rank 0 holds."""
+    """Make the function with which DeepSpeed keeps this rank's shard of a parameter that rank 0 holds whole."""
     if ds_config is None:
         return lambda parameter: None
     import deepspeed

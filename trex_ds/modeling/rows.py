@@ -67,13 +67,13 @@ class Rows:
     """How an architecture takes rows."""
 
     packed: PackedForm | None
-    """None: its segments cannot be kept apart, or it could not be tried."""
+    """How segments are kept apart; None: they cannot be, or it could not be tried."""
     left_padding: bool
     """Whether padding in front of a row leaves its logits as they are."""
     reason: str
-    """Why rows are not packed; empty if they can be."""
+    """Reason why rows are not packed; empty if they can be."""
     fault: str = ""
-    """Why nothing can be trained; empty if it can, or could not be tried."""
+    """Reason why nothing can be trained; empty if it can be, or could not be tried."""
 
 
 def rows_of(config: Any, attention: str) -> Rows:

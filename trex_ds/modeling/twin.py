@@ -169,7 +169,7 @@ def _divisor(values: dict[str, Any], least_head: int | None) -> int:
 
 
 def _plain_rotation(rope: dict[str, Any]) -> dict[str, Any]:
-    """Rotary settings without factors for each pair of a head's width, which is another one here."""
+    """Rotary settings without factors for each pair of a head's width, because the width differs here."""
     if any(isinstance(value, dict) for value in rope.values()):
         return {name: _plain_rotation(value) if isinstance(value, dict) else value for name, value in rope.items()}
     kept = {name: value for name, value in rope.items() if not isinstance(value, list)}

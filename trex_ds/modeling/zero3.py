@@ -1,4 +1,4 @@
-"""ZeRO-3's sharded weights: where they begin, made whole for a while, and freed."""
+"""ZeRO-3's sharded weights: switched on and off, made whole for a while, and freed."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ def forget_models() -> None:
     """Free the models that trainings have left behind; none may be in use any more.
 
     DeepSpeed 0.19 keeps them for the whole process: by hooks on gradients, which Python's collector does not see
-    through, and under ZeRO-3 at the bottom of its stack of modules whose forward passes are going on and as arguments
-    in the cache of a method.
+    through, and under ZeRO-3 in FWD_MODULE_STACK and as arguments in the cache of a method.
     """
     from deepspeed import DeepSpeedEngine
     from deepspeed.runtime.zero import parameter_offload

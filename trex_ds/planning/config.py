@@ -66,7 +66,7 @@ class PlannedRecipe(Recipe):
         return found
 
     def problems_here(self) -> list[str]:
-        """Nothing but the model's configuration, which is read here: all else is on the machine that is planned for."""
+        """Check only the model's configuration, which is read here; all else is on the machine that is planned for."""
         return []
 
     @property

@@ -202,7 +202,7 @@ def _sharded(model: nn.Module, zero: DeepSpeedZeroConfig, ledger: _Ledger) -> It
 
 @contextmanager
 def _without_process_group() -> Iterator[mock.MagicMock]:
-    """Let the coordinator run in one process; what it is told of the autograd engine is the yielded mock's to say."""
+    """Let the coordinator run in one process; the yielded mock answers for the autograd engine."""
     quiet, agreed = (mock.patch.object(coordination, n) for n in ("print_rank_0", "assert_ints_same_as_other_ranks"))
     with quiet, agreed, mock.patch.object(torch._C, "_current_graph_task_id") as graph_task:
         yield graph_task

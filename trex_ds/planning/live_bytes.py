@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within the block: bytes of living storages that were made in it, their peak, and operations of matrix products.
+    """Count within the block: bytes of living storages made in it, their peak, and operations of matrix products.
 
     What lived before is not counted, nor are views of it. Allocations inside a kernel are not seen.
     """

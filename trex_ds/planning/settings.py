@@ -41,7 +41,7 @@ class ZeroSettings:
 
     @property
     def offloads(self) -> bool:
-        """Whether anything lies outside the device."""
+        """Whether anything is offloaded."""
         return (self.weights_on, self.optimizer_on) != ("device", "device")
 
 

@@ -23,11 +23,11 @@ UNKNOWN: Outcome = "cannot be told"
 LEAST_SAVED = 30.0
 """Percent of the parameters, the lower end of the claimed 30-40%."""
 MOST_TIME = 1.1
-"""Times LoRA's step."""
+"""Claimed factor over the time of LoRA's step."""
 BIASED = 0.05
 """Distance from 1 beyond which the control's whole interval makes step times unbelievable."""
 BY_CHANCE = 0.05
-"""How often chance may give as much as was measured, one-sided, for a claim to hold."""
+"""Largest one-sided probability by chance at which a claim holds."""
 LEAST_SEEDS = 3
 """Fewest seeds of a comparison for a verdict on accuracy."""
 _BEST_LORA = "the best LoRA-based method"
@@ -43,10 +43,10 @@ class Verdict:
     against: str
     measured: Interval | None
     unit: str
-    """%, x, points or nothing."""
+    """Unit: %, x, points or nothing."""
     outcome: Outcome
     reason: str
-    """How it was decided, or what would tell."""
+    """How it was decided, or what would decide it."""
     checked: bool = True
     """Whether `--check` fails if it does not hold."""
 
@@ -57,7 +57,7 @@ def failed(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def parameters(model: str, counts: Mapping[str, Mapping[str, int]], claimed: Sequence[str]) -> list[Verdict]:
-    """Fewer trainable parameters, against each method of `claimed`; and against LoRA r=16, which is not claimed.
+    """Judge whether trainable parameters are fewer than those of each of `claimed`, and of LoRA r=16, not claimed.
 
     Args:
         model: the base model's name.
@@ -87,7 +87,7 @@ def parameters(model: str, counts: Mapping[str, Mapping[str, int]], claimed: Seq
 
 
 def training_time(throughput: Throughput) -> list[Verdict]:
-    """1.1 times the step of each LoRA that was timed."""
+    """Judge whether a step takes 1.1 times that of each LoRA that was timed."""
     control = next((c for c in throughput.comparisons if c.is_control), None)
     return [_time_of(c, control) for c in throughput.comparisons if not c.is_control and c.method == "trex"]
 
@@ -133,7 +133,7 @@ def more_than(interval: Interval, limit: float) -> Outcome:
 def accuracy(
     comparison: Mapping[str, Any] | None, margin: float, model: Mapping[str, Any], adapter: Mapping[str, Any]
 ) -> list[Verdict]:
-    """More accurate than the best LoRA-based method, on the tasks that are trained on and on those that are not.
+    """Judge whether it is more accurate than the best LoRA-based method, on trained and on other tasks.
 
     Args:
         comparison: content of a comparison.json; None: there is none.
@@ -167,7 +167,7 @@ def _lora_based(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def _lacks(comparison: Mapping[str, Any], model: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
-    """Why a comparison cannot tell; empty if it can."""
+    """Reasons why a comparison cannot decide; empty if it can."""
     reference = comparison["reference"]
     methods = {method["name"]: method for method in comparison["methods"]}
     for what, own, mine in (
@@ -233,13 +233,13 @@ def _accuracy_of(
 
 
 def _gain(pair: Mapping[str, Any], tasks: list[str] | None) -> Interval:
-    """Points; of some tasks alone, their errors are taken as the same, since they have the seeds in common."""
+    """Convert to points; for some tasks alone, their errors are treated as equal, since they share the seeds."""
     parts = [pair["difference"]] if tasks is None else [pair["tasks"][task] for task in tasks]
     return Interval(*(100 * float(np.mean([part[key] for part in parts])) for key in ("value", "low", "high")))
 
 
 def approximation(found: Approximation) -> Verdict:
-    """The error falls with I*J: nowhere surely upwards, and surely lower at the end than at the start."""
+    """Judge whether the error falls with I*J: no significant rise, and significantly lower at the end."""
     whole = found.change(0, len(found.sizes) - 1)
     steps = [found.change(i, i + 1) for i in range(len(found.sizes) - 1)]
     rising = [found.sizes[i + 1] for i, step in enumerate(steps) if step.low > 0]
@@ -261,7 +261,7 @@ def approximation(found: Approximation) -> Verdict:
 
 
 def clusters(found: AgainstChance | str) -> Verdict:
-    """Clusters have to do with tasks; `found` may say why it was not looked at."""
+    """Judge whether clusters follow tasks; `found` may say why it was not measured."""
     claim, against = "semantic clusters are meaningful", "tasks of the training examples, permuted"
     if isinstance(found, str):
         return Verdict("clusters", claim, against, None, "", UNKNOWN, found)
@@ -269,7 +269,7 @@ def clusters(found: AgainstChance | str) -> Verdict:
 
 
 def specialized(found: Specialization | str) -> list[Verdict]:
-    """Experts specialize by cluster; `found` may say why it was not looked at."""
+    """Judge whether experts specialize by cluster; `found` may say why it was not measured."""
     claim, against = "experts specialize by cluster", "token routers of random weights of the same size"
     if isinstance(found, str):
         return [Verdict("specialization/token_router", claim, against, None, "%", UNKNOWN, found)]

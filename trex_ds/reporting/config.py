@@ -106,14 +106,14 @@ class ReportRecipe(Recipe):
         return found
 
     def problems_here(self) -> list[str]:
-        """Inputs that this machine lacks; what an earlier run has left in output_dir may be looked at."""
+        """Inputs that this machine lacks; files of an earlier run in output_dir are allowed."""
         found = self.input_problems()
         if self.comparison is not None and (problem := _comparison_problem(Path(self.comparison))):
             found.append(f"comparison: {problem}")
         return found
 
     def _timing_problems(self, adapter: Any, shared: set[str]) -> list[str]:
-        """Why a method cannot be timed on what is prepared for the recipe's; without what the recipe itself lacks."""
+        """Reasons why a method cannot be timed on the data of the recipe's method, beyond the recipe's own problems."""
         found = [line for line in Recipe.problems(self.job(adapter=adapter)) if line not in shared]
         if adapter.needs_tasks:
             found.append(f"adapter.method {adapter.method} learns tasks apart, whose batches a report does not make")
@@ -144,7 +144,7 @@ class ReportRecipe(Recipe):
 
     @property
     def lora_of_pairs(self) -> str:
-        """The name of the LoRA that the paper compares with, of as many ranks as the recipe's adapter has pairs."""
+        """The name of the LoRA that the paper compares with, whose LoRA rank is the adapter's number of pairs."""
         return f"lora_r{self._num_pairs}"
 
     @property

@@ -59,7 +59,7 @@ class SteppedTrainer(TRexTrainer):
         self._rows = self._epochs()
 
     def next_batches(self) -> Batches:
-        """The next step's, from the start of the data again after its end."""
+        """Batches of the next step, starting over at the end of the data."""
         number = self.args.gradient_accumulation_steps
         inputs: list[dict[str, Tensor]] = []
         while len(inputs) < number:
@@ -135,7 +135,7 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def give_memory_back() -> None:
-    """Collect what is not used any more, and hand it to the system, so that it is in no later peak."""
+    """Return unused memory to the system, so that it is not part of a later peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from trex_ds.reporting.throughput import Comparison, Speed, Throughput
 
 @dataclass(frozen=True)
 class Report:
-    """All of it."""
+    """A whole report."""
 
     model: str
     seed: int

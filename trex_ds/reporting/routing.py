@@ -37,16 +37,16 @@ RANDOM_ROUTERS = 19
 
 @dataclass(frozen=True)
 class AgainstChance:
-    """A statistic, and the same of what has nothing to do with what is measured."""
+    """A statistic, beside its values by chance."""
 
     value: float
     chance: Interval
     """Mean and 95% interval."""
     p: float
-    """How often chance would give as much, one-sided: the value counts as one of those by chance."""
+    """One-sided p-value: the value counts as one of those by chance."""
     samples: int
     labels: int
-    """Distinct ones that occur."""
+    """Number of distinct clusters that occur."""
 
 
 def cluster_meaning(prepared: Prepared, seed: int) -> AgainstChance | str:

@@ -19,7 +19,7 @@ from trex_ds.training.prepared import Prepared
 from trex_ds.training.recipe import Recipe
 
 LEAST_PAIRS = 6
-"""The least of which the bootstrap's interval of a median leaves anything out."""
+"""Fewest pairs for which the bootstrap's interval of a median excludes any."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Bench:
         self._before = peak_bytes()
 
     def bring(self, wanted: Sequence[str]) -> None:
-        """Let the methods of `wanted` be alive and no others. Who is alone for a moment has its memory measured."""
+        """Keep the engines of `wanted` alive and no others; an engine's memory is measured while it is the only one."""
         missing = list(wanted)
         for name, trainer in list(self._alive):
             if name in missing:
@@ -164,7 +164,7 @@ class _Bench:
         return trainer
 
     def _weigh(self) -> None:
-        """Measure the memory of the one engine that is alive, if that is so and has not been done."""
+        """Measure the memory of the only engine alive, unless that has been done."""
         if len(self._alive) != 1 or self._alive[0][0] in self.peaks:
             return
         name, trainer = self._alive[0]

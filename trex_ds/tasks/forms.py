@@ -29,7 +29,7 @@ def forms_of(tasks: Sequence[Mapping[str, Any]], has_template: bool) -> Forms:
 def is_plain(
     forms: Forms, task: str | None, wanted: Literal["chat", "plain"] | None, tasks: Sequence[str] = ()
 ) -> bool:
-    """Whether a prompt is to be put as it stands.
+    """Whether a prompt is put in plain form.
 
     Args:
         forms: the adapter's.

@@ -190,7 +190,7 @@ class Sender:
         return None
 
     def _end_children(self, client: MlflowClient, parent: str) -> None:
-        """A child that was going on when the parent's job ended is begun anew as another run: keep them apart."""
+        """Mark children that ran when the parent's job ended: they start over as other runs."""
         condition = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'RUNNING'"
         for run in client.search_runs([str(self.experiment_id)], condition):
             client.set_tag(run.info.run_id, "stage", "interrupted")

@@ -121,7 +121,7 @@ class Tracker:
             self._sender.close(status, self._patience)
 
     def describe(self) -> str:
-        """How to look at the run: a command, an address or a file. Without passwords."""
+        """Say how to look at the run: a command, an address or a file, without passwords."""
         if self._sender is None:
             return "tracking is off in this process"
         if self._sender.failed:

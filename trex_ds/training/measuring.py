@@ -58,7 +58,7 @@ class Measurements:
         self._best = self._read_best()
 
     def base(self) -> Evaluation:
-        """The base model on all evaluation examples; as it is known, if it is."""
+        """Measure the base model on all evaluation examples; a known result is used again."""
         if self._base is not None:
             base = self._marked(self._base)
             self._record(base, 0, "eval", "base")

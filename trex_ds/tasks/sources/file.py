@@ -30,7 +30,7 @@ class FileSource(Source):
         return found + columns_problems(self.config.columns)
 
     def no_effect(self) -> list[str]:
-        """Options, and the fraction where it decides nothing."""
+        """Options, and the fraction where it has no effect."""
         one_sided = 0 in (self.config.train_examples, self.config.evaluation_examples)
         fraction = ["evaluation_fraction"] if one_sided or self.config.evaluation_source is not None else []
         return ["options", *fraction]
