@@ -3,6 +3,7 @@
 # make test-fast    the tests that start no processes, without the battery over model families
 # make check        lint, formatting, types, spelling and links; Dockerfiles, compose files and shell scripts
 # make gpu-check    on a machine with a GPU: equality tests and short trainings on it
+# make schemas      the JSON schemas of recipes again, after a change of their fields
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -16,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --quiet --constraint constraints.txt
 
-.PHONY: quickstart test test-fast check gpu-check environment clean
+.PHONY: quickstart test test-fast check gpu-check schemas environment clean
 
 environment: $(VENV)/.installed
 
@@ -30,8 +31,8 @@ $(VENV)/.installed: setup.cfg constraints.txt
 # Huge pages for what malloc gives out: without them a small virtual machine spends much of a step on page faults.
 quickstart: environment
 	DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/deepspeed --quiet \
-		--num_accelerators 2 launch/train.py --config launch/recipes/quickstart.yaml --output_dir $(OUTPUT)
-	$(BIN)/python launch/answer.py --adapter $(OUTPUT)/adapter "Solve the following problem. Provide you answer as a \
+		--num_accelerators 2 --module trex_ds train --config quickstart --output_dir $(OUTPUT)
+	$(BIN)/trex-ds answer --adapter $(OUTPUT)/adapter "Solve the following problem. Provide you answer as a \
 	comma-separated list of words with a space after the comma. Reverse this list of words: one, big, house"
 
 test: environment check
@@ -51,11 +52,13 @@ check: environment
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.two_nodes.yaml
 	$(BIN)/shellcheck .ci/run $(wildcard launch/slurm/*.sbatch)
 
-gpu-test-fast: environment
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ranks and not families and not slow"
-
-check: environment
+gpu-check: environment
 	$(BIN)/python benchmarks/gpu_check.py
+
+# The schemas that recipes name, as the recipes' sections are now.
+schemas:
+	$(BIN)/trex-ds schema train --output trex_ds/schemas/train.json
+	$(BIN)/trex-ds schema compare --output trex_ds/schemas/compare.json
 
 clean:
 	rm -rf $(VENV) runs mlflow.db mlartifacts

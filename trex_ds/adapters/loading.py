@@ -51,8 +51,7 @@ def load_adapted(base: Any, folder: str | Path) -> PeftModel:
     config.inference_mode = True
     made_by = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
     model = made_by(base, config, autocast_adapter_dtype=False)
-    # Also of adapters of older versions of transformers, whose modules have other names.
-    tensors = load_peft_weights(str(folder), "cpu", getattr(base, "_checkpoint_conversion_mapping", None))
+    tensors = load_peft_weights(str(folder), "cpu")
     set_weights(model, tensors, Path(folder) / WEIGHTS_FILE)
     return _ready(model.eval())
 
