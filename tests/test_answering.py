@@ -18,12 +18,15 @@ from trex_ds.tasks.forms import forms_of
 SCRIPT = Path(__file__).parents[1] / "launch" / "answer.py"
 
 
-def test_a_task_is_refused_by_an_adapter_that_learned_none_apart(monkeypatch, capsys):
+def test_a_task_is_refused_by_an_adapter_that_learned_none_apart(monkeypatch, capsys, tmp_path):
     answerer = Answerer(None, None, None, None)
     with pytest.raises(ValueError, match=r"does not answer by task .* got 'sum'; leave it out"):
         answerer(["1 + 1?"], task="sum")
     monkeypatch.setattr(Answerer, "from_adapter", lambda folder, model: answerer)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--adapter", "somewhere", "--task", "sum", "1 + 1?"])
+    for name in ("adapter_model.safetensors", "recipe.yaml"):
+        (tmp_path / name).touch()
+    (tmp_path / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--adapter", str(tmp_path), "--task", "sum", "1 + 1?"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert ended.value.code == 2

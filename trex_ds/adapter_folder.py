@@ -74,6 +74,22 @@ class AdapterFolder:
             needed += [RECIPE_FILE, *([TASKS_FILE] if self.answers_by_task else [])]
         return [name for name in needed if not self.file(name).is_file()]
 
+    def problem(self, *, peft_only: bool = False) -> str | None:
+        """Message for a folder that is not there, or lacks files that the adapter needs; None for a whole one.
+
+        Args:
+            peft_only: what PEFT itself needs, for an adapter that was trained elsewhere.
+        """
+        if not self.path.is_dir():
+            return f"no folder {str(self.path)!r} in {Path.cwd()}"
+        missing = self.missing(peft_only=peft_only)
+        if not missing:
+            return None
+        inner = self.file(ADAPTER_FOLDER)  # where a training run's folder has it
+        meant = not AdapterFolder(inner).missing(peft_only=peft_only)
+        hint = f"did you mean {inner}?" if meant else "copy it again from where it was saved"
+        return f"{self.path} has no {', '.join(missing)}; {hint}"
+
     @property
     def recipe(self) -> dict[str, Any] | None:
         """The resolved recipe as plain values; None if there is none."""

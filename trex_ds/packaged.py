@@ -29,6 +29,11 @@ def recipe_file(named: str) -> Path:
     return packaged if named in names_in(RECIPES) and not Path(named).exists() else Path(named)
 
 
+def install(package: str, extra: str) -> str:
+    """The way to a library of one of the package's extras, for users of a wheel and of a clone."""
+    return f"pip install {package} (or the extra {extra}: pip install 'trex_ds[{extra}]', in a clone -e '.[{extra}]')"
+
+
 def names_in(folder: Path) -> list[str]:
     """The names of the files in one of the package's folders, sorted."""
     return sorted(file.stem for file in folder.iterdir() if file.suffix in (".json", ".yaml"))

@@ -38,7 +38,7 @@ def help_text(schema: Any, description: str, data: Any) -> str:
 def _paragraph(text: str, width: int) -> str:
     """A paragraph filled to `width`; indented lines and the line above them stay as they are."""
     lines = text.splitlines()
-    return text if any(line.startswith(" ") for line in lines) else textwrap.fill(" ".join(lines), width)
+    return text if any(line.startswith(" ") for line in lines) else _wrapped(" ".join(lines), width, inner="")
 
 
 def _groups(cls: Any, path: FieldPath, data: Any, width: int, title: str = "") -> list[str]:
@@ -80,8 +80,15 @@ def _text(field: FieldInfo | None, section: Any) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "", inner: str = "    ") -> str:
-    # Two spaces between a name and its type are kept.
-    return textwrap.fill(text.replace("\n", " "), width, initial_indent=indent, subsequent_indent=indent + inner)
+    # Two spaces between a name and its type are kept, and names stay whole.
+    return textwrap.fill(
+        text.replace("\n", " "),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + inner,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _entry(path: FieldPath, field: FieldInfo, is_kind: bool, width: int) -> list[str]:

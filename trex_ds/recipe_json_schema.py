@@ -26,10 +26,6 @@ class _Schema(GenerateJsonSchema):
         method = {"enum": list(kinds), "default": default}
         return {"type": "object", "properties": {"method": method}, "allOf": [*chosen, without]}
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        """No titles: they would only say the fields' names again."""
-        return False
-
 
 def schema_text(recipe: type) -> str:
     """The JSON schema of the recipes that are read into this class, as a file's text."""
@@ -38,14 +34,15 @@ def schema_text(recipe: type) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Draft 7 has `definitions`, and heeds nothing beside a `$ref`."""
+    """A schema as draft 7 has it, which heeds nothing beside a `$ref`; without titles, which repeat the names."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, str):
         return value.replace("#/$defs/", "#/definitions/")
     if not isinstance(value, dict):
         return value
-    made = {"definitions" if key == "$defs" else key: _plain(item) for key, item in value.items()}
+    named = {"definitions" if key == "$defs" else key: item for key, item in value.items()}
+    made = {key: _plain(item) for key, item in named.items() if not (key == "title" and isinstance(item, str))}
     if "$ref" in made and len(made) > 1:
         return {"allOf": [{"$ref": made.pop("$ref")}], **made}
     return made

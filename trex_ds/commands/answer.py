@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Literal
 
 from pydantic import PositiveInt
 
+from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.config import ConfigError, read_flags, section
 
 
@@ -39,8 +41,12 @@ class Options:
     """The prompts; usually given without this name."""
 
     def problems(self) -> list[str]:
-        """No prompt."""
-        return [] if self.prompts else ['no prompt is given; give one or more, as "How many legs have two cats?"']
+        """An adapter that is not whole, or no prompt."""
+        problem = AdapterFolder(Path(self.adapter)).problem()
+        found = [f"adapter: {problem}"] if problem else []
+        if not self.prompts:
+            found.append('no prompt is given; give one or more, as "How many legs have two cats?"')
+        return found
 
 
 def main(argv: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
+from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.config import read_flags, section
 from trex_ds.files import make_writable
 from trex_ds.modeling.config import ModelConfig
@@ -129,8 +129,10 @@ def _model_problems(options: _Options) -> list[str]:
         found = [] if model is None else _base_problems(model)
         if options.lora is not None:
             found.append("lora: not together with --adapter; give one of the two")
-        found += _missing("adapter", options.adapter)
-        if AdapterFolder(Path(options.adapter)).answers_by_task:
+        adapter = AdapterFolder(Path(options.adapter))
+        if problem := adapter.problem():
+            found.append(f"adapter: {problem}")
+        if adapter.answers_by_task:
             ask = "ask it with trex-ds answer --task NAME"
             found.append(f"adapter: {options.adapter} {_CANNOT_ASK}; {ask}")
         return found
@@ -140,7 +142,8 @@ def _model_problems(options: _Options) -> list[str]:
     found = _base_problems(model)
     if options.lora is not None:
         lora = AdapterFolder(Path(options.lora))
-        found += _missing("lora", options.lora, peft_only=True)
+        if problem := lora.problem(peft_only=True):
+            found.append(f"lora: {problem}")
         if lora.is_trex:
             found.append(f"lora: {options.lora} holds a T-REX adapter; give it as --adapter, without --model")
         if lora.answers_by_task:
@@ -150,15 +153,3 @@ def _model_problems(options: _Options) -> list[str]:
 
 def _base_problems(model: ModelConfig) -> list[str]:
     return [f"model: {problem.removeprefix('name: ')}" for problem in model.problems_here()]
-
-
-def _missing(option: str, folder: str, *, peft_only: bool = False) -> list[str]:
-    if not Path(folder).is_dir():
-        return [f"{option}: no folder {folder!r} in {Path.cwd()}"]
-    missing = AdapterFolder(Path(folder)).missing(peft_only=peft_only)
-    if not missing:
-        return []
-    inner = Path(folder) / ADAPTER_FOLDER  # where a training run's folder has it
-    meant = not AdapterFolder(inner).missing(peft_only=peft_only)
-    hint = f"did you mean {inner}?" if meant else "copy it again from where it was saved"
-    return [f"{option}: {folder} has no {', '.join(missing)}; {hint}"]

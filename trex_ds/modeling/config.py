@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trex_ds.config import section
 from trex_ds.modeling.embedded import SCHEME, SMOLLM2, embedded_problem
+from trex_ds.packaged import install
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class ModelConfig:
         if self.quantization != NF4:
             return None
         if find_spec("bitsandbytes") is None:
-            return "nf4 needs bitsandbytes: pip install 'trex_ds[4bit]', or null with dtype bfloat16"
+            return f"nf4 needs bitsandbytes: {install('bitsandbytes', '4bit')}; or null with dtype bfloat16"
         return weights_problem(Path(self.name)) if (Path(self.name) / "config.json").is_file() else None
 
     def problems_here(self) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Any
 from unittest import mock
 
 from trex_ds.files import atomic_path, cache_folder
+from trex_ds.packaged import install
 from trex_ds.wording import nearest
 
-INSTALL = "pip install 'trex_ds[eval]'"
+INSTALL = install("lm_eval", "eval")
 
 _NEAREST = 3
 
