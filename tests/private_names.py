@@ -110,12 +110,6 @@ LEDGER = [
         "print_rank_0 assert_ints_same_as_other_ranks",
         "replaced: they need a process group",
     ),
-    *_all(
-        "planning/measured.py",
-        "deepspeed.comm.torch:TorchBackend",
-        "all_gather_into_tensor all_gather reduce_scatter_tensor reduce_scatter all_reduce reduce",
-        "replaced: their bytes are counted",
-    ),
     # torch
     *(
         private
