@@ -45,7 +45,7 @@ LEDGER = [
     ),
     *_all("adapters/model.py", f"{TUNERS}:BaseTunerLayer", "_active_adapter", "PEFT sets it without checking it"),
     *_all("adapters/layer.py", f"{TUNERS}:BaseTunerLayer", "_move_adapter_to_device_of_base_layer", "as its layers do"),
-    *_all("adapters/config.py", "peft.config:PeftConfigMixin", "_split_kwargs", "options of a download from the hub"),
+    *_all("adapters/trex.py", "peft.config:PeftConfigMixin", "_split_kwargs", "options of a download from the hub"),
     # transformers
     *_all(
         "training/trainer.py", "transformers:Trainer", "_prepare_inputs _save", "intuition stays in float32; file modes"
