@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from trex_ds.intuition.scorer import Intuition
 from trex_ds.modeling.base import fetch_base_model, load_base_model, load_tokenizer
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.identity import check_base
+from trex_ds.protocols import CausalLM, Tokenizer
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.forms import Forms, forms_of, is_plain
 
@@ -27,8 +28,8 @@ class Answerer:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: CausalLM,
+        tokenizer: Tokenizer,
         intuition: Intuition | None,
         system_prompt: str | None,
         tasks: Sequence[str] | None = None,

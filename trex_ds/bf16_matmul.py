@@ -8,7 +8,7 @@ these functions are torch's own.
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,10 +66,10 @@ def use_float32_products(model: nn.Module) -> None:
         return
     for module in model.modules():
         if type(module) is nn.Linear:
-            module.forward = partial(_forward, module)
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
     if getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa":
         _register_attention()
-        model.set_attn_implementation(_ATTENTION)
+        cast(Any, model).set_attn_implementation(_ATTENTION)
 
 
 def _register_attention() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from trex_ds.adapters.router import Router
 
@@ -44,7 +44,7 @@ class BalancedRouter(Router):
         return self
 
 
-def update_balances(loads: Mapping[nn.Module, Tensor]) -> None:
+def update_balances(loads: Mapping[Any, Tensor]) -> None:
     """Update the routers by their loads, averaged over processes: a collective where there are several.
 
     Every process calls it with the same routers in the same order, so their biases stay equal.

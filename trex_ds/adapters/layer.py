@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -29,9 +29,8 @@ CANNOT_MERGE = (
 
 def linear_sizes(linear: nn.Module) -> tuple[int, int]:
     """Features in and out of a linear, of torch or of GPT-2's kind; its weight may be sharded away."""
-    if isinstance(linear, Conv1D):
-        return linear.nx, linear.nf
-    return linear.in_features, linear.out_features
+    sizes = ("nx", "nf") if isinstance(linear, Conv1D) else ("in_features", "out_features")
+    return getattr(linear, sizes[0]), getattr(linear, sizes[1])
 
 
 class RoutedLinear(nn.Module, BaseTunerLayer):
@@ -46,6 +45,10 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("trex_A", "trex_B", "trex_router")
     other_param_names = ("dropout",)
+
+    if TYPE_CHECKING:  # of PEFT's mixin, whose types are not looked at
+        active_adapters: list[str]
+        _move_adapter_to_device_of_base_layer: Callable[[str], None]
 
     def __init__(self, base_layer: nn.Module, side_input: SideInput, name: str = "an adapted linear"):
         super().__init__()
@@ -135,7 +138,7 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
     def adapter_tensors(self) -> list[Tensor]:
         """Every parameter that the adapters of this layer read, once each."""
         found = [*self.trex_A.values(), *self.trex_B.values()]
-        return found + [tensor for router in self.trex_router.values() for tensor in router.tensors()]
+        return found + [tensor for router in self.trex_router.values() for tensor in cast("Router", router).tensors()]
 
     def _register_in_zero3(self) -> None:
         """Have DeepSpeed gather the adapters' parameters whenever this module runs.
@@ -156,13 +159,13 @@ class RoutedLinear(nn.Module, BaseTunerLayer):
 
         for parameter in missing:
             deepspeed.zero.register_external_parameter(self, parameter)
-        missing[0].all_gather(param_list=missing)  # too late for this pass's hook
+        cast(Any, missing[0]).all_gather(param_list=missing)  # too late for this pass's hook
 
     def _update(
         self, adapter_name: str, y: Tensor, x: Tensor, scores: Tensor | None, token_rows: Tensor | None
     ) -> Tensor:
         """One adapter's update added to y (batch, seq, out_features), for x (batch, seq, in_features)."""
-        router: Router = self.trex_router[adapter_name]
+        router = cast("Router", self.trex_router[adapter_name])
         # Under autocast x may still be float32 while y is not. The products below choose their own
         # types, so autocast must not choose again in the forward and not in the backward.
         with _without_autocast(x.device.type):

@@ -122,6 +122,7 @@ class _RoutedUpdate(torch.autograd.Function):
         outputs, gradients = [z], [matmul(dy, B.to(dy.dtype)).to(z.dtype)]
         if mixed.loss is not None:
             outputs.append(mixed.loss)
+            assert dloss is not None
             gradients.append(dloss)
         wanted = [h_, *(t for t in others_ if t.requires_grad)]
         # A router without token routing reads no logits, and one of A alone has no other tensors.

@@ -12,6 +12,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.adapters.layer import linear_sizes
@@ -108,7 +109,7 @@ class Coverage:
         return text + (f"; not adapted: {', '.join(large)}" if large else "")
 
 
-def coverage(model: PeftModel, base: nn.Module) -> Coverage:
+def coverage(model: PeftModel, base: PreTrainedModel) -> Coverage:
     """List the matrices of `base` that the adapter of `model` adapts.
 
     Args:

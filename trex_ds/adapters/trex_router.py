@@ -104,7 +104,7 @@ class TRexRouter(Router):
 
     def others(self) -> dict[str, Tensor]:
         """What there is of V, W_a, gamma, omega and mapper."""
-        return {name: self._parameters[name] for name in _OTHERS if name in self._parameters}
+        return {name: tensor for name in _OTHERS if (tensor := self._parameters.get(name)) is not None}
 
     def tensors(self) -> list[Tensor]:
         """The parameters, and the W_r that is shared."""

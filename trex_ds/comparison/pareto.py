@@ -34,13 +34,14 @@ def draw_pareto(results: Results, file: Path) -> None:
         interval = method.accuracy
         assert interval is not None
         value, x = 100 * interval.value, method.trainable_parameters
+        assert x is not None, "counted, since it was trained"
         below, above = value - 100 * interval.low, 100 * interval.high - value
         marker, color = ("s", "tab:gray") if method.name in baselines else ("o", "tab:blue")
         axes.errorbar(x, value, yerr=[[below], [above]], fmt=marker, color=color, capsize=3, markersize=6)
         axes.annotate(method.name, (x, value), xytext=(6, 6), textcoords="offset points", fontsize=8)
     front = pareto_front(methods)
     axes.plot(
-        [method.trainable_parameters for method in front],
+        [method.trainable_parameters for method in front],  # type: ignore[arg-type]
         [100 * method.accuracy.value for method in front],  # type: ignore[union-attr]
         linestyle="--",
         linewidth=1,

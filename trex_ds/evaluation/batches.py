@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from trex_ds.modeling.rows import rows_of
+from trex_ds.protocols import CausalLM
 
 
-def may_be_padded(model: Any) -> bool:
+def may_be_padded(model: CausalLM) -> bool:
     """Whether rows of a batch may have different lengths; a state that is carried over padding forbids it.
 
     Args:
@@ -21,7 +21,7 @@ def may_be_padded(model: Any) -> bool:
     return rows_of(config, getattr(config, "_attn_implementation", None) or "eager").left_padding
 
 
-def length_batches(model: Any, rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+def length_batches(model: CausalLM, rows: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
     """Positions of `rows` in batches of at most `batch_size`; the longest first, so that too large a batch fails soon.
 
     Args:

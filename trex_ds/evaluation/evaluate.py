@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.evaluation.generation import Question, answer_all
+from trex_ds.protocols import AdaptedLM, Tokenizer
 from trex_ds.tasks.base import right_choice
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Any,
-    tokenizer: Any,
+    model: AdaptedLM,
+    tokenizer: Tokenizer,
     questions: Sequence[Question],
     config: EvaluationConfig,
     device: torch.device,

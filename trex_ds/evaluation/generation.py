@@ -15,6 +15,7 @@ from trex_ds.data.encoding import turn_ends
 from trex_ds.distributed import agree, gather_objects, rank, world_size
 from trex_ds.evaluation.batches import length_batches
 from trex_ds.progress import Progress
+from trex_ds.protocols import CausalLM, Tokenizer
 from trex_ds.tasks.base import Example, Scorer
 
 
@@ -37,8 +38,8 @@ class Question:
 
 
 def answer_all(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     questions: Sequence[Question],
     batch_size: int,
     max_new_tokens: int,
@@ -81,7 +82,7 @@ def answer_all(
     return _score_all(questions, answers)
 
 
-def generation_ends(model: Any, tokenizer: Any) -> list[int]:
+def generation_ends(model: CausalLM, tokenizer: Tokenizer) -> list[int]:
     """The ids at which an answer is over: the ends of the model's generation configuration, and those that are learned.
 
     Args:
@@ -94,8 +95,8 @@ def generation_ends(model: Any, tokenizer: Any) -> list[int]:
 
 @torch.no_grad()
 def answer(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM,
+    tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     intuition: Sequence[Tensor | None],
     max_new_tokens: int,
@@ -153,7 +154,7 @@ def without_ends(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
     return list(takewhile(lambda token: token not in ends, ids))
 
 
-def answer_texts(tokenizer: Any, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> list[str]:
+def answer_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> list[str]:
     """The texts of answers, each as far as the first of `ends`."""
     cut = [without_ends(row, ends) for row in rows]
     return [text.strip() for text in tokenizer.batch_decode(cut, skip_special_tokens=True)]

@@ -12,6 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 
 from trex_ds.config import ConfigError
 from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
+from trex_ds.protocols import CausalLM, Tokenizer
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.harness.documents import training_docs
 from trex_ds.tasks.harness.draws import fixed_draws
@@ -74,7 +75,7 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
     return [outcomes[position] for position in range(len(examples))]
 
 
-def check_room(loaded: Loaded, model: Any, tokenizer: Any) -> None:
+def check_room(loaded: Loaded, model: CausalLM, tokenizer: Tokenizer) -> None:
     """Refuse tasks that ask for longer answers than the model has room for, before any of them is asked.
 
     Raises:

@@ -25,6 +25,7 @@ from trex_ds.distributed import rank
 from trex_ds.evaluation.batches import length_batches
 from trex_ds.evaluation.generation import generation_ends, without_ends
 from trex_ds.evaluation.harness_dealing import run_dealt
+from trex_ds.protocols import CausalLM, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class TRexLM(TemplateLM):
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: CausalLM,
+        tokenizer: Tokenizer,
         scores: ContextScores | None,
         *,
         batch_size: int,

@@ -26,6 +26,7 @@ from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.lm_evaluation.arguments import BenchmarkArguments
 from trex_ds.lm_evaluation.table import Results, Row, means_of, print_table, rows_of, trained_tasks
 from trex_ds.modeling.base import load_base_model, load_tokenizer
+from trex_ds.protocols import Tokenizer
 from trex_ds.tasks.harness.index import manager, quiet
 from trex_ds.tasks.harness.loading import Loaded, load_tasks
 from trex_ds.tasks.harness.scoring import rehearse
@@ -124,7 +125,7 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
 
 def _evaluate(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     scores: ContextScores | None,
     arguments: BenchmarkArguments,
     loaded: Loaded,

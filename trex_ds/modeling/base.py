@@ -13,6 +13,7 @@ from trex_ds.modeling.config import ModelConfig, weights_problem
 from trex_ds.modeling.embedded import SCHEME, embedded_model_folder
 from trex_ds.modeling.load_4bit import load_in_4bit, weights_folder
 from trex_ds.modeling.meta import base_on_meta
+from trex_ds.protocols import Tokenizer
 
 
 def model_location(name: str) -> str:
@@ -36,7 +37,7 @@ def fetch_base_model(config: ModelConfig) -> None:
         raise ValueError(problem)
 
 
-def load_tokenizer(name: str, revision: str | None = None) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
     """The model's tokenizer, with a padding token."""
     from transformers import AutoTokenizer
 

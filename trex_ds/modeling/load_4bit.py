@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ def _skeleton(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     return model
 
 
-def _files_of(folder: Path, model: Any) -> dict[str, Path]:
+def _files_of(folder: Path, model: nn.Module) -> dict[str, Path]:
     """File of each tensor of the model."""
     from safetensors import safe_open
 
@@ -147,7 +147,7 @@ def _sharder(ds_config: dict[str, Any] | None) -> Callable[[nn.Parameter], objec
 
     def shard(parameter: nn.Parameter) -> None:
         if first:
-            first[0].convert_to_zero_parameters(param_list=[parameter])
+            cast(Any, first[0]).convert_to_zero_parameters(param_list=[parameter])
         else:
             deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=ds_config)
             first.append(parameter)

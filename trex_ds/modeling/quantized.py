@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.bf16_matmul import needs_float32
@@ -66,7 +67,7 @@ class Linear4bit(nn.Linear):
         return unpack(self.weight, (self.out_features, self.in_features), known).to(dtype)
 
 
-def use_linears_in_4_bits(model: Any) -> None:
+def use_linears_in_4_bits(model: PreTrainedModel) -> None:
     """Replace the linears of a causal language model by empty ones in 4 bits.
 
     Its output head stays, and so do linears whose weights are read without a call.

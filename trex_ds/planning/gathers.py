@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -106,6 +106,7 @@ class _Ledger:
 
     def optimizer_step(self, model: nn.Module) -> None:
         """Everything is sharded, and what persists is gathered again."""
+        parameter: Any  # with what DeepSpeed's partitioning gives it
         for parameter in model.parameters():
             status = ZeroParamStatus.AVAILABLE if parameter.ds_persist else ZeroParamStatus.NOT_AVAILABLE
             parameter.ds_status = status
@@ -117,7 +118,7 @@ class _Ledger:
         self.gathers.live.append(self._peak)
         self._peak = self._live
 
-    def gather(self, parameters: Iterable[nn.Parameter], quantize: bool = False) -> Any:
+    def gather(self, parameters: Iterable[Any], quantize: bool = False) -> Any:
         parameters = list(parameters)
         for parameter in parameters:
             parameter.ds_status = ZeroParamStatus.INFLIGHT
@@ -133,13 +134,13 @@ class _Ledger:
             weakref.finalize(handle, self._hold, -size)
         return handle
 
-    def arrive(self, parameters: list[nn.Parameter], size: int) -> None:
+    def arrive(self, parameters: list[Any], size: int) -> None:
         for parameter in parameters:
             parameter.ds_status = ZeroParamStatus.AVAILABLE
         if len(parameters) > 1 and self.world > 1:
             self._hold(size)
 
-    def release(self, parameter: nn.Parameter, free_data: bool = True) -> None:
+    def release(self, parameter: Any, free_data: bool = True) -> None:
         parameter.ds_status = ZeroParamStatus.NOT_AVAILABLE
         self._hold(-self.padded(parameter))
 
@@ -152,7 +153,7 @@ class _Ledger:
 
 
 class _Handle:
-    def __init__(self, ledger: _Ledger, parameters: list[nn.Parameter], size: int):
+    def __init__(self, ledger: _Ledger, parameters: list[Any], size: int):
         self._arrived = False
         self._arrive = partial(ledger.arrive, parameters, size)
 
@@ -168,9 +169,10 @@ def _sharded(model: nn.Module, zero: DeepSpeedZeroConfig, ledger: _Ledger) -> It
     for module in model.modules():
         _init_external_params(module)
         if isinstance(module, RoutedLinear):  # as its forward does
-            for parameter in module.adapter_tensors():
-                module._external_params[id(parameter)] = parameter
+            for tensor in module.adapter_tensors():
+                cast(Any, module)._external_params[id(tensor)] = tensor
     persistent = 0
+    parameter: Any
     for number, parameter in enumerate(model.parameters()):
         size = parameter.numel()
         parameter.ds_id, parameter.ds_numel, parameter.ds_shape = number, size, parameter.shape

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trex_ds.config import to_dict
 from trex_ds.data import store as data_store
@@ -17,6 +16,7 @@ from trex_ds.data.store import Store, open_store, tokenizer_fingerprint, write_e
 from trex_ds.distributed import agree, on_rank_zero
 from trex_ds.files import atomic_path
 from trex_ds.preparation.stages import Stage, stage
+from trex_ds.protocols import Tokenizer
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.source import source_of
 
@@ -24,7 +24,7 @@ _BENCHMARK_DATA = "datasets"  # subfolder of a prepared entry, with the datasets
 
 
 def load_examples(
-    entries: Sequence[TaskConfig], data: DataConfig, tokenizer: Any, stages: list[Stage]
+    entries: Sequence[TaskConfig], data: DataConfig, tokenizer: Tokenizer, stages: list[Stage]
 ) -> tuple[Store, list[Path]]:
     """Examples of all entries, read and encoded where the cache does not have them; a collective.
 
@@ -95,7 +95,7 @@ def _key(entry: TaskConfig, data: DataConfig, tokens: str, known: Path) -> str:
     return content_key(parts)
 
 
-def _write(entry: TaskConfig, data: DataConfig, tokenizer: Any, folder: Path) -> None:
+def _write(entry: TaskConfig, data: DataConfig, tokenizer: Tokenizer, folder: Path) -> None:
     source = source_of(entry, data.mirror)
     write_examples(folder, source.examples(), tokenizer, data, entry.source)
     source.keep_for_evaluation(folder / _BENCHMARK_DATA)

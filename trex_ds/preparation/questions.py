@@ -13,6 +13,7 @@ from trex_ds.distributed import rank
 from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.evaluation.generation import Question, answer_texts
 from trex_ds.intuition.scores import IntuitionResult
+from trex_ds.protocols import Tokenizer
 from trex_ds.tasks.base import Example, normalized
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.source import source_of
@@ -20,7 +21,7 @@ from trex_ds.tasks.source import source_of
 log = logging.getLogger(__name__)
 
 
-def check_answers(tokenizer: Any, store: Store, evaluation: Sequence[Example], config: EvaluationConfig) -> None:
+def check_answers(tokenizer: Tokenizer, store: Store, evaluation: Sequence[Example], config: EvaluationConfig) -> None:
     """Say what other programs would do with the chat template, and which evaluation answers are never generated whole.
 
     Args:
@@ -71,7 +72,7 @@ def contexts_of(example: Example) -> list[str]:
 
 def to_question(
     entries: Sequence[TaskConfig],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     store: Store,
     intuition: IntuitionResult | None,
     example: Example,

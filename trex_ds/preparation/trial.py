@@ -27,6 +27,7 @@ from trex_ds.modeling.meta import base_on_meta
 from trex_ds.modeling.mixers import read_without_a_call
 from trex_ds.modeling.rows import PackedForm, Rows, rows_of
 from trex_ds.modeling.twin import tiny_twin
+from trex_ds.protocols import CausalLM, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def try_model(
     model: ModelConfig,
     adapter: Method,
     data: DataConfig,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     num_tasks: int,
     micro_batch_size: int,
@@ -122,7 +123,7 @@ def try_model(
     return Trial(rows, found, positions, notes)
 
 
-def learned_positions(model: Any) -> int | None:
+def learned_positions(model: CausalLM) -> int | None:
     """How many positions a model has an embedding or a table for; None where they are computed.
 
     Args:
@@ -149,7 +150,7 @@ def learned_positions(model: Any) -> int | None:
     return None
 
 
-def _vocabulary_problems(tokenizer: Any, model: nn.Module) -> list[str]:
+def _vocabulary_problems(tokenizer: Tokenizer, model: CausalLM) -> list[str]:
     rows = model.get_input_embeddings().weight.shape[0]
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
     if not beyond:
@@ -249,7 +250,7 @@ def _names_of_these_alone(names: Sequence[str], others: Collection[str]) -> list
     return [*names] if any(re.fullmatch(expression, other) for other in others) else expression
 
 
-def _step(model: Any, adapter: RoutedConfig, packed: bool) -> None:
+def _step(model: CausalLM, adapter: RoutedConfig, packed: bool) -> None:
     """A forward and a backward pass of two rows, as the trainer does them."""
     ids = torch.arange(3, 27).view(2, 12)
     arguments: dict[str, Any] = {"input_ids": ids, "use_cache": False}

@@ -20,6 +20,7 @@ from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.router import Given
 from trex_ds.adapters.trex_router import TRexRouter
 from trex_ds.progress import Progress
+from trex_ds.protocols import CausalLM
 from trex_ds.reporting.intervals import Interval, percentile_interval
 from trex_ds.seeding import seeded_order
 from trex_ds.training.prepared import Prepared
@@ -192,7 +193,7 @@ class _Weights:
 
 
 @torch.no_grad()
-def _routing(model: Any, ids: Sequence[int], scores: Tensor, draws: _RandomRouters) -> list[_Weights]:
+def _routing(model: CausalLM, ids: Sequence[int], scores: Tensor, draws: _RandomRouters) -> list[_Weights]:
     """Weights of each adapted linear, in order."""
     with _watched(model, draws) as found:
         batch = torch.tensor([list(ids)], device=model.device)
@@ -203,7 +204,7 @@ def _routing(model: Any, ids: Sequence[int], scores: Tensor, draws: _RandomRoute
 
 
 @contextmanager
-def _watched(model: Any, draws: _RandomRouters) -> Iterator[list[_Weights]]:
+def _watched(model: CausalLM, draws: _RandomRouters) -> Iterator[list[_Weights]]:
     found: list[_Weights] = []
 
     def look(layer: RoutedLinear, arguments: tuple[Tensor, ...]) -> None:

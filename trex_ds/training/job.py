@@ -25,6 +25,7 @@ from trex_ds.modeling.held import BASE, trainable_parameters
 from trex_ds.modeling.zero3 import own_sharding
 from trex_ds.packaged import deepspeed_file
 from trex_ds.preparation.seen_data import describe_data, write_data
+from trex_ds.protocols import CausalLM
 from trex_ds.tracking.origin import git_commit, recipe_hash
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.callbacks import JobCallback, ReportCallback
@@ -174,7 +175,7 @@ def _train(
 def make_trainer(
     recipe: Recipe,
     prepared: Prepared,
-    model: Any,
+    model: CausalLM,
     arguments: Any,
     kind: type[TRexTrainer] = TRexTrainer,
 ) -> TRexTrainer:

@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from trex_ds.preparation.seen_data import check_data, describe_data
 from trex_ds.preparation.splits import Split, split
 from trex_ds.preparation.stages import Stage
 from trex_ds.preparation.trial import Trial, try_model
+from trex_ds.protocols import Tokenizer
 from trex_ds.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """The data of a job, equal on every rank."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     training_set: TrainingSet | PackedSet
     collator: Collator | PackedCollator
     """Collator of the training set's items."""
@@ -138,7 +138,7 @@ def _prepare(recipe: Recipe, device: torch.device) -> Prepared:
     )
 
 
-def try_recipe(recipe: Recipe, tokenizer: Any) -> Trial:
+def try_recipe(recipe: Recipe, tokenizer: Tokenizer) -> Trial:
     """Try a recipe's model and adapter: see `try_model`."""
     return try_model(
         recipe.model,
@@ -171,7 +171,7 @@ def _epoch(recipe: Recipe, store: Store, parts: Split) -> tuple[dict[str, int], 
 
 
 def _rows(
-    recipe: Recipe, tokenizer: Any, store: Store, trial: Trial, examples: TrainingSet, indices: np.ndarray
+    recipe: Recipe, tokenizer: Tokenizer, store: Store, trial: Trial, examples: TrainingSet, indices: np.ndarray
 ) -> tuple[TrainingSet | PackedSet, Collator | PackedCollator]:
     """The examples of an epoch as rows, one or several examples each, and what makes batches of them."""
     if not recipe.data.packing or trial.rows.packed is None:

@@ -21,6 +21,7 @@ from trex_ds.files import atomic_path
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.modeling.held import BASE, role_of
 from trex_ds.modeling.identity import BaseIdentity, base_identity
+from trex_ds.protocols import CausalLM
 from trex_ds.tasks.forms import forms_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def save_adapter(trainer: Any, recipe: Recipe, folder: Path) -> None:
                 shutil.copy(run.file(IDENTITY_FILE), temporary)
 
 
-def load_adapter(model: Any, folder: Path) -> None:
+def load_adapter(model: CausalLM, folder: Path) -> None:
     """Put the weights that `save_adapter` wrote into the PEFT model, sharded or not; all ranks call it.
 
     For what is evaluated and saved, not for what is trained on: the optimizer keeps its own copies.
@@ -68,12 +69,12 @@ def load_adapter(model: Any, folder: Path) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def is_sharded(model: Any) -> bool:
+def is_sharded(model: CausalLM) -> bool:
     """Whether ZeRO-3 has sharded the model's parameters."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
-def whole_adapter(model: Any, modifier_rank: int | None = None) -> AbstractContextManager:
+def whole_adapter(model: CausalLM, modifier_rank: int | None = None) -> AbstractContextManager:
     """Give every rank all parameters of the adapter of a sharded model for the block; a collective.
 
     Not only what is trained: FlyLoRA's A is frozen, and is in the file all the same.

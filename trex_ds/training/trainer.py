@@ -18,6 +18,7 @@ from trex_ds.adapters.prompt_tuning import embeddings_as_they_are
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.distributed import gather_objects, sum_over_ranks
 from trex_ds.files import open_to_readers
+from trex_ds.protocols import CausalLM
 from trex_ds.training.saving import is_sharded, whole_adapter
 
 _CHECKSUM_FACTOR = 1_000_003  # odd, so that no batch is ever forgotten modulo 2^64
@@ -54,7 +55,7 @@ class TRexTrainer(Trainer):
         return super()._prepare_inputs({k: v for k, v in inputs.items() if k != "intuition"}) | intuition
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: CausalLM, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross-entropy summed over this batch's answer tokens, over those of the whole step on all ranks.
 
@@ -85,7 +86,7 @@ class TRexTrainer(Trainer):
             loss = loss + auxiliary.squeeze() / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: CausalLM, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's step, counting tokens."""
         mask, labels = inputs["attention_mask"], inputs["labels"]
         counts = torch.stack(
