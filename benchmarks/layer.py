@@ -59,8 +59,14 @@ def ratios(a: Callable[[], float], b: Callable[[], float], pairs: int) -> dict[s
     """Quartiles of b's time over a's, step by step in turn, after two steps of warm-up."""
     for step in (a, b, a, b):
         step()
-    measured = [(b() if i % 2 else None, a(), None if i % 2 else b()) for i in range(pairs)]
-    return quartiles([(first or last) / middle for first, middle, last in measured])
+    found = []
+    for i in range(pairs):
+        if i % 2:
+            other, own = b(), a()
+        else:
+            own, other = a(), b()
+        found.append(other / own)
+    return quartiles(found)
 
 
 def main() -> None:

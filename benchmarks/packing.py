@@ -77,7 +77,8 @@ def measure(recipe: Recipe, num_examples: int, rounds: int) -> dict[str, Any]:
     device = start_distributed(recipe.training.timeout_minutes)
     recipe.data.packing = False  # rows are made here, both ways
     prepared = prepare(recipe, device)
-    examples, pad = prepared.training_set, prepared.tokenizer.pad_token_id
+    examples: Any = prepared.training_set
+    pad = prepared.tokenizer.pad_token_id
     model = build_model(recipe, prepared.centroids, prepared.tasks).to(device).train()
     arguments = TrainingArguments(recipe.output_dir, use_cpu=device.type == "cpu", report_to="none")
     step = make_step(TRexTrainer(model=model, args=arguments))

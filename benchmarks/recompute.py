@@ -89,7 +89,8 @@ def recomputed(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, e
 
 
 def _method(content: dict[str, Any], recipe: CompareRecipe, scores: Scores, untrained: list[str]) -> MethodResult:
-    accuracy, tasks = None, {}
+    accuracy: Any = None
+    tasks: dict[str, Any] = {}
     if any(name == content["name"] for name, _ in scores):
         own = stacked(scores, content["name"], recipe.seeds)
         accuracy, tasks = bootstrap(own, least=0.0, untrained=untrained)

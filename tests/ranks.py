@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 # The libraries that the fork server has loaded touch a GPU where there is one, and CUDA does not survive a fork.
-_CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+_CONTEXT: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
 
 
 def free_port() -> int:

@@ -45,7 +45,7 @@ def collect(rank: int, folder: str) -> None:
         "rank_zero_unpicklable": caught(lambda: distributed.on_rank_zero(lambda: lambda: None)),
         "one_rank_fails": caught(lambda: distributed.agree(error)),
         "all_ranks_fail": caught(lambda: distributed.agree(ValueError(f"from {rank}"))),
-        "no_rank_fails": distributed.agree(None),
+        "no_rank_fails": distributed.agree(None),  # type: ignore[func-returns-value]
         "sum": distributed.sum_over_ranks(ones),
         "sum_input": ones,
         "sum_int": distributed.sum_over_ranks(torch.tensor([2**40])),

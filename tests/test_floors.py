@@ -14,7 +14,18 @@ PACKAGE = Path(__file__).parents[1] / "trex_ds"
 
 # From the ground up; a name is a module or a room (a subpackage) of trex_ds.
 FLOORS = (
-    ("version", "wording", "files", "quiet", "console", "progress", "seeding", "packaged", "adapter_folder"),
+    (
+        "version",
+        "wording",
+        "files",
+        "quiet",
+        "console",
+        "progress",
+        "seeding",
+        "packaged",
+        "adapter_folder",
+        "protocols",
+    ),
     (
         "recipe_source",
         "recipe_schema",

@@ -82,7 +82,7 @@ class CausalLM(Module, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters lie."""
+        """Device of its parameters."""
 
     @property
     def dtype(self) -> torch.dtype:

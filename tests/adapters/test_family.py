@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def mora(config, router, A, B, x):
     return 2.0 * config.r * sum(weights[i] * B[:, i] * a[i] for i in largest(weights, config.top_k))
 
 
-METHODS = [
+METHODS: list[tuple[Any, Any]] = [
     (MoLoraConfig(num_experts=3, r=2), molora),
     (SiraConfig(num_experts=4, r=2, top_k=2), sira),
     (SmoraConfig(r=6, top_k=3), smora),

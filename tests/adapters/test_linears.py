@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -20,7 +22,7 @@ from trex_ds.adapters.side_input import SideInput
 def make_layer(base: nn.Module | None = None) -> RoutedLinear:
     torch.manual_seed(0)
     layer = RoutedLinear(base or nn.Linear(6, 5), SideInput(), "model.layers.0.fc1")
-    layer._active_adapter = ["default"]
+    layer._active_adapter = ["default"]  # type: ignore[assignment]
     layer.update_layer("default", TRexConfig(num_in_experts=2, num_out_experts=3, num_clusters=6))
     perturb_layer(layer)
     return layer.double()
@@ -39,7 +41,7 @@ C = torch.rand(3, 6, generator=torch.Generator().manual_seed(2), dtype=torch.flo
 def expected(layer: RoutedLinear) -> torch.Tensor:
     """The formula, token by token."""
     A, B = layer.trex_A["default"], layer.trex_B["default"]
-    router = layer.trex_router["default"]
+    router: Any = layer.trex_router["default"]
     w, gate = torch.sigmoid(100 * router.omega), torch.sigmoid(100 * router.gamma)
     out = layer.base_layer(X)
     rows = []

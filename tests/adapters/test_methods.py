@@ -37,7 +37,7 @@ def logits(model: Any, method: str, ids: torch.Tensor = IDS, **more: Any) -> tor
 def gradients(model: Any, method: str, ids: torch.Tensor = IDS) -> dict[str, torch.Tensor]:
     model.zero_grad()
     model(input_ids=ids, labels=ids, **side_inputs(method, len(ids))).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in trained(model).items()}
+    return {name: p.grad.clone() for name, p in trained(model).items() if p.grad is not None}
 
 
 @pytest.mark.parametrize("method", METHODS)

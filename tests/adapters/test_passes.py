@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from trex_ds.adapters.flylora import FlyLoraConfig
 from trex_ds.adapters.sira import SiraConfig
 from trex_ds.adapters.smora import SmoraConfig
 
-BALANCED = [SmoraConfig(r=6, top_k=2, bias_update_rate=0.5), FlyLoraConfig(r=6, top_k=2, bias_update_rate=0.5)]
+BALANCED: list[Any] = [
+    SmoraConfig(r=6, top_k=2, bias_update_rate=0.5),
+    FlyLoraConfig(r=6, top_k=2, bias_update_rate=0.5),
+]
 WITH_IDS = pytest.mark.parametrize("config", BALANCED, ids=[c.peft_type.value for c in BALANCED])
 
 

@@ -14,7 +14,7 @@ ERROR = "OSError: [Errno 28] no space in [red] or a|b"
 
 def method(name: str, value: float, **overrides: Any) -> MethodResult:
     interval = Interval(value, value - 0.1, value + 0.1, 0.01)
-    values = {
+    values: dict[str, Any] = {
         "name": name,
         "adapter": {},
         "learning_rate": 0.002,

@@ -127,7 +127,7 @@ def packs(name: str, attention: str, folder: Path) -> str:
     return "positions" if form.mask == "none" else "mask by layer" if form.by_layer_type else "mask"
 
 
-def four_bits(name: str, attention: str, folder: Path) -> str:
+def four_bits(name: str, attention: Any, folder: Path) -> str:
     """A model in 4 bits has the logits of the float model with the weights that its 4 bits stand for."""
     from trex_ds.modeling.quantized import Linear4bit
 

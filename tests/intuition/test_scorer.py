@@ -17,8 +17,8 @@ PROMPTS = planted_prompts({"sums": 12, "cities": 9, "verbs": 6})
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> IntuitionResult:
-    settings = {"batch_size": 4, "max_embeddings": 99, "seed": 0}
-    return intuition_pass(PROMPTS, [], FakeEmbedder(), 3, folder=tmp_path_factory.mktemp("pass"), **settings)
+    folder = tmp_path_factory.mktemp("pass")
+    return intuition_pass(PROMPTS, [], FakeEmbedder(), 3, folder=folder, batch_size=4, max_embeddings=99, seed=0)
 
 
 @pytest.fixture

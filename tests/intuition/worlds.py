@@ -20,7 +20,7 @@ BATCH_SIZE = 4
 MAX_EMBEDDINGS = 50
 TRAIN = planted_prompts({"sums": 31, "cities": 23, "verbs": 19, "rivers": 11, "logic": 7}) + ["sums twice"] * 3
 EVALUATION = [*planted_prompts({"sums": 3, "chess": 14}), "sums twice"]
-SETTINGS = {"batch_size": BATCH_SIZE, "max_embeddings": MAX_EMBEDDINGS, "seed": 3}
+SETTINGS: dict[str, Any] = {"batch_size": BATCH_SIZE, "max_embeddings": MAX_EMBEDDINGS, "seed": 3}
 
 
 class LargestMatrix(TorchDispatchMode):

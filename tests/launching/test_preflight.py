@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import resource
 import shutil
@@ -71,7 +72,12 @@ def check_everything(file: Path, folder: Path) -> dict[str, Any]:
     start_distributed(0.5)
     second = rank() == 1
     warnings: list[str] = []
-    preflight.log.addFilter(lambda record: warnings.append(record.getMessage()) or True)
+
+    def note(record: logging.LogRecord) -> bool:
+        warnings.append(record.getMessage())
+        return True
+
+    preflight.log.addFilter(note)
     found: dict[str, Any] = {"passes": outcome(file, *CHECKPOINTS)}
     found["files left"] = sorted(path.name for path in (folder / "run").glob(".preflight*"))
     with pytest.MonkeyPatch.context() as patch:

@@ -15,8 +15,8 @@ from trex_ds.lm_evaluation.table import means_of, print_table, rows_of, trained_
 
 def rows(scores: dict[str, list[Any]], base: dict[str, list[Any]] | None = None, trained=None, **more: Any):
     tasks = loaded(list(scores), **more)
-    sides = [results_of(tasks, side) if side else None for side in (scores, base)]
-    return rows_of(list(tasks.members), tasks, *sides, trained)
+    compared = results_of(tasks, base) if base else None
+    return rows_of(list(tasks.members), tasks, results_of(tasks, scores), compared, trained)
 
 
 def test_a_group_is_the_mean_over_all_items():

@@ -26,6 +26,7 @@ def interrupted(tmp_path, monkeypatch) -> Path:
     prepared = prepare_file(file)
     output = tmp_path / "run"
     (output / "checkpoint-2").mkdir(parents=True)
+    assert prepared.centroids is not None
     prepared.centroids.save(output)
     resumed = read(file, *RESUME)
     write_data(describe_data(resumed.data, resumed.seed, prepared.store, prepared.indices), output)

@@ -25,7 +25,9 @@ def load(name: str, train: int = 30, evaluation: int = 10, **settings) -> Splits
 
 
 def score_of(name: str, **settings) -> Scorer:
-    return source_of(TaskConfig(f"gym:{name}", **settings)).scorer()
+    found = source_of(TaskConfig(f"gym:{name}", **settings)).scorer()
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("name", ["letter_counting", "chain_sum", "spell_backward"])

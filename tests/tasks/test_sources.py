@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -151,7 +152,7 @@ print([name for name in heavy if name in sys.modules])
     assert found.stdout.splitlines() == ["[1, 1, 2, 2, 1, 1]", "[]"]
 
 
-SMALL = {
+SMALL: dict[str, Callable[[Path], dict[str, Any]]] = {
     "file": lambda folder: {"source": write(folder / "sums.jsonl", rows_of_sums(0, 40))},
     "gym": lambda folder: {"source": "gym:spell_backward", "train_examples": 5, "evaluation_examples": 3},
     "hub": lambda folder: {
@@ -164,7 +165,7 @@ SMALL = {
 }
 """Settings of a small entry of each kind, where `folder` is empty but for a mirror of the hub, `folder / "mirror"`."""
 
-MULTIRC = {"prompt": "paragraph", "answer": "answer"}
+MULTIRC: dict[str, str] = {"prompt": "paragraph", "answer": "answer"}
 
 
 def test_every_kind_has_a_small_entry():

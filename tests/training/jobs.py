@@ -12,7 +12,7 @@ from tests.conftest import tiny_llama
 from tests.data.tokenizers import CHATML, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
-ZERO3 = {
+ZERO3: dict[str, Any] = {
     "bf16": {"enabled": False},
     "zero_optimization": {
         "stage": 3,

@@ -74,7 +74,7 @@ def content(prepared: Prepared) -> dict[str, Any]:
         "questions": _shown(prepared.questions),
         "held out": _shown(prepared.held_out),
         "mixture": prepared.mixture,
-        "centroids": prepared.centroids.fingerprint,
+        "centroids": prepared.centroids.fingerprint if prepared.centroids else None,
     }
 
 

@@ -16,6 +16,7 @@ from trex_ds.data.collator import Collator, PackedCollator
 from trex_ds.data.datasets import PackedSet
 from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.data.packing import plan_rows
+from trex_ds.methods.trex import IntuitionTransform
 from trex_ds.training.trainer import TRexTrainer
 
 # Prompt and answer of each example in tokens.
@@ -33,7 +34,7 @@ def make_items(num_clusters: int) -> list[dict]:
     return items
 
 
-def make_model(transform: str = "raw", attention: str = "sdpa", checkpointing: bool = False):
+def make_model(transform: IntuitionTransform = "raw", attention: str = "sdpa", checkpointing: bool = False):
     config = TRexConfig(intuition_transform=transform, num_clusters=5 if transform == "mapped" else 32)
     config.attach_centroids(planted_centroids(config.num_clusters))
     model = get_peft_model(tiny_llama(attn_implementation=attention).double(), config)
@@ -45,8 +46,8 @@ def make_model(transform: str = "raw", attention: str = "sdpa", checkpointing: b
 
 
 def packed_rows(items: list[dict]) -> list[list[dict]]:
-    rows = PackedSet(items, plan_rows([len(item["input_ids"]) for item in items], ROW_LENGTH, seed=0))
-    rows = [rows[i] for i in range(len(rows))]
+    packed = PackedSet(items, plan_rows([len(item["input_ids"]) for item in items], ROW_LENGTH, seed=0))
+    rows = [packed[i] for i in range(len(packed))]
     assert len({len(row) for row in rows}) > 1  # so that intuition is padded too
     return rows
 
