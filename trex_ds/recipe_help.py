@@ -16,6 +16,8 @@ from trex_ds.recipe_schema import kind_of, sections_in, unknown_kind
 from trex_ds.recipe_source import FieldPath, dotted
 
 _WIDEST = 110
+# What stands for an item in the names of the fields of a list's or dict's sections.
+_ITEMS: dict[Any, FieldPath] = {list: ("N",), tuple: ("N",), dict: ("NAME",)}
 
 
 def help_text(schema: Any, description: str, data: Any) -> str:
@@ -45,24 +47,24 @@ def _groups(cls: Any, path: FieldPath, data: Any, width: int, title: str = "") -
     """The fields of a section, then the sections within it, each a block of lines under its title."""
     lines, nested = [title] if title else [], []
     for name, field in cls.__pydantic_fields__.items():
-        sections = sections_in(field.annotation)
-        origin = get_origin(field.annotation)
-        container, has_kinds = origin in (list, tuple, dict), any(kind_of(section) for section in sections)
-        if not is_pydantic_dataclass(field.annotation) and not (has_kinds and not container):
+        sections, container = sections_in(field.annotation), get_origin(field.annotation)
+        where = (*path, name, *_ITEMS.get(container, ()))
+        has_kinds = any(kind_of(section) for section in sections)
+        # A section that is always there is a block; what may be null, text or a list is a line of its own too.
+        if not (is_pydantic_dataclass(field.annotation) or (has_kinds and container not in _ITEMS)):
             lines += _entry((*path, name), field, is_kind=name == "method" and kind_of(cls) is not None, width=width)
-        if not sections or (has_kinds and container):
+        if not sections or (has_kinds and container in _ITEMS):
             continue
         inner = data.get(name) if isinstance(data, dict) else None
-        where: FieldPath = (*path, name, *{list: ("N",), tuple: ("N",), dict: ("NAME",)}.get(origin, ()))
         if has_kinds:
-            chosen = _chosen(sections, inner, field)
-            kinds = ", ".join(str(kind_of(section)) for section in sections)
-            heading = f"{dotted(where)}, with method {kind_of(chosen)}: {_text(field, chosen)} Methods: {kinds}."
+            section = _chosen(sections, inner, field)
+            kinds = ", ".join(str(kind_of(one)) for one in sections)
+            heading = f"{dotted(where)}, with method {kind_of(section)}: {_text(field, section)} Methods: {kinds}."
             heading += f" --{dotted(where)}.method NAME --help shows the fields of another."
         else:
-            chosen = sections[0]
-            heading = f"{dotted(where)}: {_text(None if container else field, chosen)}"
-        nested += _groups(chosen, where, inner, width, _wrapped(heading, width))
+            section = sections[0]
+            heading = f"{dotted(where)}: {_text(None if container in _ITEMS else field, section)}"
+        nested += _groups(section, where, inner, width, _wrapped(heading, width))
     return ["\n".join(lines), *nested] if lines else nested
 
 

@@ -37,6 +37,8 @@ class TuningConfig:
 class CompareRecipe(Recipe):
     """Methods times seeds under one recipe."""
 
+    adapter: AdapterConfig = Field(default_factory=default_adapter)
+    """Not used: each of `methods` is such a section."""
     methods: dict[str, AdapterConfig] = Field(default_factory=dict)
     """The adapter section of each method, by a name for it."""
     reference: str | None = None
