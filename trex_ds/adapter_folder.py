@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from trex_ds.files import atomic_path
+from trex_ds.methods.config import METHODS
+from trex_ds.methods.trex import TRex
 
 CONFIG_FILE = "adapter_config.json"
 """PEFT's configuration of the method."""
@@ -28,8 +30,6 @@ IDENTITY_FILE = "base_model.json"
 
 ADAPTER_FOLDER = "adapter"
 """Name of the folder in that of a training run, which holds the files beside the first two as well."""
-
-_BY_TASK = "POLY"  # PEFT's type of both poly and mhr
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,16 @@ class AdapterFolder:
     @property
     def is_trex(self) -> bool:
         """Whether the method is T-REX."""
-        return (self.config or {}).get("peft_type") == "TREX"
+        return self._peft_type == TRex.peft_type
 
     @property
     def answers_by_task(self) -> bool:
         """Whether the method needs the task of each prompt."""
-        return (self.config or {}).get("peft_type") == _BY_TASK
+        return any(method.needs_tasks for method in METHODS.values() if method.peft_type == self._peft_type)
+
+    @property
+    def _peft_type(self) -> str | None:
+        return (self.config or {}).get("peft_type")
 
     @property
     def has_centroids(self) -> bool:
