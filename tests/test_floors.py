@@ -23,7 +23,6 @@ FLOORS = (
         "progress",
         "seeding",
         "packaged",
-        "adapter_folder",
         "protocols",
     ),
     (
@@ -36,7 +35,7 @@ FLOORS = (
         "bf16_matmul",
         "environment",
     ),
-    ("launching", "tracking", "methods", "tasks"),
+    ("launching", "tracking", "methods", "tasks", "adapter_folder"),
     ("modeling", "intuition", "data"),
     ("adapters",),
     ("evaluation",),
