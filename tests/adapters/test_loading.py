@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from safetensors.torch import load_file, save_file
 
 from tests.adapters.methods import METHODS, adapted
@@ -84,3 +85,23 @@ def test_linears_of_an_adapter_multiply_as_those_of_its_base_do(monkeypatch):
     linears = [module for module in model.modules() if type(module) is torch.nn.Linear]
     assert set(used) == set(linears)
     assert any(module is model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"] for module in used)
+
+
+def test_a_configuration_of_an_earlier_version_is_read(tmp_path):
+    """Names and defaults of the fields in adapter_config.json stay, or adapters could not be loaded any more."""
+    written = {
+        **{"auto_mapping": None, "base_model_name_or_path": "base", "centroids_fingerprint": None, "dropout": 0.1},
+        **{"exclude_modules": None, "gate_sharpness": 100.0, "inference_mode": True, "intuition_scale": 4.0},
+        **{"intuition_transform": "mapped", "layers_to_transform": [1], "modules_to_save": None, "num_clusters": 5},
+        **{"num_in_experts": 2, "num_out_experts": 3, "pairs": "full", "peft_type": "TREX", "peft_version": "0.21.2"},
+        **{"revision": None, "router": "low_rank", "router_rank": 2, "target_modules": ["q_proj", "v_proj"]},
+        **{"task_type": "CAUSAL_LM", "token_scale": None},
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps(written))
+    config = PeftConfig.from_pretrained(str(tmp_path))
+    assert isinstance(config, TRexConfig)
+    assert (config.num_pairs, config.num_in, config.num_out, config.needs_intuition) == (6, 2, 3, True)
+    config.save_pretrained(str(tmp_path / "again"))
+    again = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
+    again["target_modules"].sort()
+    assert again == written

@@ -11,6 +11,7 @@ from tests.adapters.test_routed_update import SCALES, some_rows, tensors, trex_r
 from tests.conftest import tiny_llama
 from tests.intuition.planted import planted_centroids
 from trex_ds import TRexConfig
+from trex_ds.adapters.intuition_transform import initial_map, moments, of_linear, of_pass
 from trex_ds.adapters.routed_update import routed_update, routed_update_reference
 from trex_ds.adapters.trex_router import RoutingScales, TRexRouter, matching_scale
 
@@ -86,6 +87,18 @@ def test_matching_scale_gives_the_root_mean_square_of_the_whole(kept, mean, std)
     alone = torch.full_like(p, SCALES.token_scale / 6) if kept == "token" else SCALES.intuition_scale * p
     found = matching_scale(6, SCALES, p.mean(0), p.var(0), kept)
     assert found * alone.square().mean().sqrt().item() == pytest.approx(whole.square().mean().sqrt().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "num_pairs"), [("raw", 6), ("centered", 6), ("mapped", 4), ("mapped", 9)])
+def test_moments_are_those_of_the_transformed_scores(kind, num_pairs):
+    centroids = planted_centroids(6)
+    generator = torch.Generator().manual_seed(0)
+    scores = centroids.mean + centroids.std * torch.randn(100_000, 6, generator=generator)
+    mapper = initial_map(num_pairs, 6) if kind == "mapped" else None
+    p = of_linear(of_pass(kind, scores, centroids), mapper)
+    mean, variance = moments(kind, num_pairs, centroids)
+    torch.testing.assert_close(mean, p.mean(0), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(variance, p.var(0), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("fields", [{"router": "none"}, {"intuition_transform": "none"}])

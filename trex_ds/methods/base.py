@@ -38,6 +38,8 @@ class Method:
     """Whether the update is a product of two low-rank matrices, or a mixture of such."""
     not_planned: ClassVar[str | None] = None
     """Why no plan of memory and time can be made; None: it can."""
+    leaves_experts: ClassVar[str | None] = None
+    """Why the method cannot adapt the experts of a mixture-of-experts model; None: it does not say."""
     needs_tasks: ClassVar[bool] = False
     """Whether the model's forward takes `task_ids`, so that a job has to number its tasks."""
 

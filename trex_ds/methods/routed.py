@@ -105,3 +105,4 @@ class RoutedMethod(RoutedFields, Method):
     """A routed method's section; LoRA-based, if it does not say otherwise."""
 
     lora_based = True
+    leaves_experts = "all experts of a layer are one parameter, and a routed update differs from token to token"

@@ -114,12 +114,8 @@ def try_model(
     if found.adapted:
         notes.append(f"adapter: {adapter.method} adapts {found}")
     if experts := found.experts_left_out:
-        notes.append(
-            f"adapter: {adapter.method} leaves the experts as they are ({', '.join(experts)}): all experts of a "
-            "layer are one parameter, and a routed update differs from token to token"
-            if isinstance(method, RoutedConfig)
-            else f"adapter: {adapter.method} leaves the experts as they are ({', '.join(experts)})"
-        )
+        why = f": {reason}" if (reason := adapter.leaves_experts) else ""
+        notes.append(f"adapter: {adapter.method} leaves the experts as they are ({', '.join(experts)}){why}")
     return Trial(rows, found, positions, notes)
 
 
