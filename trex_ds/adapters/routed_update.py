@@ -78,7 +78,7 @@ def routed_update(
     """
     others = router.others()
     flat, loss, load = _RoutedUpdate.apply(
-        y, x, A, B, router.reading_weights(), router, scores, token_rows, tuple(others), *others.values()
+        y, x, A, B, router.reading_weights(), router, scores, token_rows, others, *others.values()
     )
     # Viewed out here: a model may add to the output in place, which autograd refuses on a view of a function's own.
     return Updated(flat.view_as(y), loss, load)
@@ -94,13 +94,12 @@ class _RoutedUpdate(torch.autograd.Function):
     # place, so a saved copy or concatenation of them would keep gathered weights alive.
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        y, x, A, B, reading, router, scores, token_rows, names, *others = inputs
+        y, x, A, B, reading, router, scores, token_rows, named, *others = inputs
         num_in = A.shape[0]
         h = matmul(x, _joined(A, reading, x.dtype).t())
-        tensors = dict(zip(names, others, strict=True))
-        mixed = router.mix(Given(h[..., :num_in], h[..., num_in:], tensors, scores, token_rows))
+        mixed = router.mix(Given(h[..., :num_in], h[..., num_in:], named, scores, token_rows))
         ctx.save_for_backward(x, h, A, B, reading, scores, token_rows, *others)
-        ctx.router, ctx.names = router, names
+        ctx.router, ctx.names = router, tuple(named)
         if mixed.load is not None:
             ctx.mark_non_differentiable(mixed.load)
         flat = addmm(y.flatten(0, -2), mixed.z.to(y.dtype).flatten(0, -2), B.to(y.dtype).t())

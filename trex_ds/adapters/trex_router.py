@@ -12,8 +12,6 @@ from trex_ds.adapters.intuition_transform import initial_map, of_linear
 from trex_ds.adapters.router import Given, Mixed, Router, at_least_float32, drawn, of_each_token
 from trex_ds.methods.trex import Pairs, TokenRouting
 
-_OTHERS = ("V", "W_a", "gamma", "omega", "mapper")  # parameters, as far as a router has them, beside what reads x
-
 
 @dataclass(frozen=True)
 class RoutingScales:
@@ -85,6 +83,7 @@ class TRexRouter(Router):
         self.gamma = nn.Parameter(torch.zeros(1))
         if mapped:
             self.mapper = nn.Parameter(initial_map(num_pairs, num_clusters))
+        self._others = tuple(name for name in self._parameters if name not in ("W_r", "U"))
 
     def share(self, owner: TRexRouter) -> None:
         """Use the W_r of another linear that reads the same input, instead of its own."""
@@ -104,7 +103,7 @@ class TRexRouter(Router):
 
     def others(self) -> dict[str, Tensor]:
         """What there is of V, W_a, gamma, omega and mapper."""
-        return {name: tensor for name in _OTHERS if (tensor := self._parameters.get(name)) is not None}
+        return {name: self._parameters[name] for name in self._others}  # type: ignore[misc]
 
     def tensors(self) -> list[Tensor]:
         """The parameters, and the W_r that is shared."""
