@@ -85,7 +85,7 @@ def test_a_wrong_recipe_ends_it_with_code_2_and_all_problems(tmp_path):
     )
     assert done.returncode == 2
     assert "3 problems found" in done.stderr
-    for message in ("did you mean --seed", "no file 'none.jsonl'", "num_clusters is 7"):
+    for message in ("did you mean --seed", "no file 'none.jsonl'", "--adapter.num_clusters: is 7 but"):
         assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "cache").exists()
