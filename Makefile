@@ -1,6 +1,6 @@
 # make quickstart   fresh machine -> environment -> the main job on an embedded default -> a table of results
 # make test         fresh machine -> environment -> the test suite
-# make test-fast    the tests that start no processes, without the battery over model families
+# make test-fast    the tests that start no processes, without batteries of long cases
 # make check        lint, formatting, types, spelling and links; Dockerfiles, compose files and shell scripts
 # make gpu-check    on a machine with a GPU: equality tests and short trainings on it
 # make schemas      the JSON schemas of recipes again, after a change of their fields
@@ -39,7 +39,7 @@ test: environment check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: environment
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ranks and not families and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ranks and not battery and not slow"
 
 check: environment
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ TABLE = {
 }
 
 
+@pytest.mark.battery
 @pytest.mark.parametrize("method", TABLE)
 def test_trained_parameters_of_the_table(method):
     adapter, small, large = TABLE[method]
@@ -78,6 +79,7 @@ def test_experts_alone_mapper_and_what_is_not_trained():
     assert fly[counts.A] == 0
 
 
+@pytest.mark.battery
 def test_equal_parameter_rank():
     config = counts.model_config("LLaMA-2-7B")
     assert counts.equal_parameter_rank(config, TRexConfig()) == 21

@@ -23,7 +23,7 @@ def test_the_table_has_every_family():
     assert list(documented()) == list(FAMILIES)
 
 
-@pytest.mark.families
+@pytest.mark.battery
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_does_what_the_table_says(family, tmp_path):
     attention = attention_of(family, tmp_path / "config")

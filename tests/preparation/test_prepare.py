@@ -62,6 +62,7 @@ def retrain_the_model(folder: Path) -> None:
     save_file({name: 2 * t for name, t in tensors.items()}, folder / "model" / "model.safetensors", {"format": "pt"})
 
 
+@pytest.mark.battery
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

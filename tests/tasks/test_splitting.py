@@ -152,6 +152,7 @@ def test_faults_beyond_the_first_twenty_kinds_are_counted(tmp_path):
     assert lines[-1] == "... and 4 more"
 
 
+@pytest.mark.battery
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_memory_does_not_grow_with_the_training_examples(tmp_path, ending):
     peaks = []

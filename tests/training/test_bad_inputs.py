@@ -32,7 +32,7 @@ def read(file: Path, *arguments: str) -> Recipe:
         (["--tasks.0.source", "gym:silogism"], ["tasks.0.source", "did you mean gym:syllogism"]),
         (["--tasks.0.source", "file:none.jsonl"], ["tasks.0.source", "no file 'none.jsonl'"]),
         (["--tasks", "[]"], ["tasks"]),
-        (["--adapter.num_clusters", "7"], ["num_clusters is 7", "is 6", "'mapped' takes any number"]),
+        (["--adapter.num_clusters", "7"], ["num_clusters: is 7", "is 6", "'mapped' takes any number"]),
         (["--training.deepspeed", "none.json"], ["training.deepspeed", "no file 'none.json'"]),
         (["--model.dtype", "bfloat16"], ["training.deepspeed", "bf16.enabled: false", "bfloat16"]),
         (["--model.quantization", "int8"], ["model.quantization", "bitsandbytes issue 1451", "use nf4"]),
