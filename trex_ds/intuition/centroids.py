@@ -14,6 +14,7 @@ import torch
 from trex_ds.adapter_folder import CENTROIDS_FILE
 from trex_ds.files import atomic_path
 from trex_ds.intuition.embedder import EmbedderIdentity, tensor_digest
+from trex_ds.intuition.saved import centroids_file
 
 _HEADER_KEY = "trex_ds.centroids"
 _STD_FLOOR = 1e-4
@@ -119,14 +120,7 @@ class Centroids:
         """
         from safetensors import SafetensorError, safe_open
 
-        path = Path(path)
-        if path.is_dir():
-            path = path / CENTROIDS_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no centroids at {path}; give an adapter's folder or its {CENTROIDS_FILE}, "
-                "or fit new centroids by leaving intuition.centroids unset"
-            )
+        path = centroids_file(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = json.loads((file.metadata() or {})[_HEADER_KEY])

@@ -12,6 +12,7 @@ from trex_ds.config import section
 from trex_ds.data.config import DataConfig
 from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.intuition.config import IntuitionConfig
+from trex_ds.intuition.saved import centroids_file, saved_num_clusters
 from trex_ds.methods.config import AdapterConfig, default_adapter
 from trex_ds.methods.limits import BFLOAT16, CHECKPOINTING, FOUR_BITS, HELD_OUT, PACKING, RESUMING, ZERO, ZERO3
 from trex_ds.modeling.config import ModelConfig
@@ -73,18 +74,20 @@ class Recipe:
         """Centroids that cannot be read, or of another number than the adapter takes."""
         if self.intuition.centroids is None or self.adapter.problems() or not self.adapter.needs_intuition:
             return []
-        from trex_ds.intuition.centroids import Centroids
-
         try:
-            centroids = Centroids.load(self.intuition.centroids)
+            file = centroids_file(self.intuition.centroids)
+            count = saved_num_clusters(file)
+            if count not in (None, self.adapter.num_clusters):
+                return [
+                    f"intuition.centroids: {self.intuition.centroids} has {count} clusters but "
+                    f"adapter.num_clusters is {self.adapter.num_clusters}"
+                ]
+            from trex_ds.intuition.centroids import Centroids  # with torch, to look at all of the file
+
+            Centroids.load(file)
         except (FileNotFoundError, ValueError) as error:
             return [f"intuition.centroids: {error}"]
-        if centroids.num_clusters == self.adapter.num_clusters:
-            return []
-        return [
-            f"intuition.centroids: {self.intuition.centroids} has {centroids.num_clusters} clusters but "
-            f"adapter.num_clusters is {self.adapter.num_clusters}"
-        ]
+        return []
 
     def output_problems(self) -> list[str]:
         """Checkpoints in `output_dir` that the job would not resume from, or none where it should."""
