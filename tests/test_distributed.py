@@ -30,6 +30,12 @@ def fail() -> None:
     raise KeyError("lost")
 
 
+def agree(error: Exception | None) -> None:
+    with distributed.agreed():
+        if error is not None:
+            raise error
+
+
 def collect(rank: int, folder: str) -> None:
     """Every helper once on each of two ranks; what came out goes into a file."""
     dist.init_process_group(
@@ -43,9 +49,9 @@ def collect(rank: int, folder: str) -> None:
         "rank_zero": distributed.on_rank_zero(lambda: {"pid": os.getpid(), "rank": distributed.rank()}),
         "rank_zero_fails": caught(lambda: distributed.on_rank_zero(fail)),
         "rank_zero_unpicklable": caught(lambda: distributed.on_rank_zero(lambda: lambda: None)),
-        "one_rank_fails": caught(lambda: distributed.agree(error)),
-        "all_ranks_fail": caught(lambda: distributed.agree(ValueError(f"from {rank}"))),
-        "no_rank_fails": distributed.agree(None),  # type: ignore[func-returns-value]
+        "one_rank_fails": caught(lambda: agree(error)),
+        "all_ranks_fail": caught(lambda: agree(ValueError(f"from {rank}"))),
+        "no_rank_fails": agree(None),  # type: ignore[func-returns-value]
         "sum": distributed.sum_over_ranks(ones),
         "sum_input": ones,
         "sum_int": distributed.sum_over_ranks(torch.tensor([2**40])),
@@ -104,8 +110,8 @@ def test_one_process_needs_no_group():
     assert distributed.collective_device() == torch.device("cpu")
     assert distributed.on_rank_zero(lambda: 3) == 3
     assert caught(lambda: distributed.on_rank_zero(fail)) == "KeyError: 'lost'"
-    assert distributed.agree(None) is None
-    assert caught(lambda: distributed.agree(OSError("x"))) == "OSError: x"
+    assert agree(None) is None
+    assert caught(lambda: agree(OSError("x"))) == "OSError: x"
     tensor = torch.ones(2)
     total = distributed.sum_over_ranks(tensor)
     total += 1

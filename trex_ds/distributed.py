@@ -1,6 +1,6 @@
 """The few collective helpers that the package shares; all of them also work in one process.
 
-`on_rank_zero`, `agree` and `gather_objects` have no timeout in a job that trex_ds has started
+`on_rank_zero`, `agreed` and `gather_objects` have no timeout in a job that trex_ds has started
 (`use_patient_group`), because ranks reach them at very different times. `sum_over_ranks` is for ranks in step.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -84,15 +85,22 @@ def on_rank_zero(function: Callable[[], T]) -> T:
     return result if rank() == 0 else pickle.loads(outcome[0])
 
 
-def agree(error: Exception | None) -> None:
-    """Raise on every rank if any rank has an error; the message names the ranks that failed.
+@contextmanager
+def agreed() -> Iterator[None]:
+    """Let an error in the block, which every rank runs on its own, end it on all ranks; a collective at its end.
 
-    Call it at the end of work that every rank does on its own and that can fail on one of them.
+    Raises:
+        Exception: the block's own, on a rank where it failed.
+        PeerError: on the others; names the ranks that failed and their errors.
     """
     if world_size() == 1:
-        if error is not None:
-            raise error
+        yield
         return
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as exception:
+        error = exception
     messages = gather_objects(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error

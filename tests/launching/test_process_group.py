@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.ranks import run_ranks, run_to_the_end
-from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
+from trex_ds.distributed import agreed, on_rank_zero, rank, sum_over_ranks
 from trex_ds.launching import process_group as launching
 from trex_ds.launching.peers import Watch
 from trex_ds.launching.process_group import naming_the_rank, start_distributed
@@ -35,7 +35,8 @@ def work_alone() -> list[int]:
         value = on_rank_zero(slow_seven)
         if rank() == 1:
             time.sleep(90 * LIMIT)
-        agree(None)
+        with agreed():
+            pass
         total = int(sum_over_ranks(torch.tensor(value)))
         if rank() == 0:
             time.sleep(90 * LIMIT)  # the other has left the block
@@ -178,7 +179,8 @@ def pause() -> str:
         end = time.monotonic() + 60 * LIMIT + 6
         while time.monotonic() < end:
             time.sleep(0.1)
-        agree(None)
+        with agreed():
+            pass
     return "went on"
 
 

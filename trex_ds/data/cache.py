@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
+from trex_ds.distributed import PeerError, agreed, local_rank, on_rank_zero, rank
 from trex_ds.files import atomic_path, make_writable
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,15 @@ def check_writable(folder: Path, needed: bool) -> None:
     Raises:
         ValueError: it cannot; on the other ranks a PeerError.
     """
-    error: Exception | None = None
-    if needed and local_rank() == 0:
-        try:
-            make_writable(folder)
-        except OSError as problem:
-            error = ValueError(
-                f"data.cache: {folder} cannot be written to, and not all data is prepared in it: {problem}; "
-                "name another folder (or set the environment variable TREX_DS_CACHE), or prepare the data where it can"
-            )
-    agree(error)
+    with agreed():
+        if needed and local_rank() == 0:
+            try:
+                make_writable(folder)
+            except OSError as problem:
+                raise ValueError(
+                    f"data.cache: {folder} cannot be written to, and not all data is prepared in it: {problem}; name "
+                    "another folder (or set the environment variable TREX_DS_CACHE), or prepare the data where it can"
+                ) from problem
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trex_ds.data.collator import Collator
 from trex_ds.data.encoding import turn_ends
-from trex_ds.distributed import agree, gather_objects, rank, world_size
+from trex_ds.distributed import agreed, gather_objects, rank, world_size
 from trex_ds.evaluation.batches import length_batches
 from trex_ds.progress import Progress
 from trex_ds.protocols import CausalLM, Tokenizer
@@ -163,15 +163,11 @@ def answer_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], ends: Sequ
 def _score_all(questions: Sequence[Question], answers: dict[int, str]) -> list[tuple[str, float]]:
     """Score this rank's answers, then collect all ranks'; in the questions' order."""
     scored: dict[int, tuple[str, float]] = {}
-    error: Exception | None = None
-    try:
+    with agreed():
         for index, text in answers.items():
             score = questions[index].score
             assert score is not None
             scored[index] = (text, max(float(score(example, text)) for example in _references(questions[index])))
-    except Exception as exception:
-        error = exception
-    agree(error)
     parts = gather_objects(scored)
     collected = {index: value for part in parts for index, value in part.items()}
     assert sum(len(part) for part in parts) == len(collected) == len(questions), "an example was lost or repeated"

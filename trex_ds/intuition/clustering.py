@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trex_ds.distributed import agree, on_rank_zero, rank, sum_over_ranks
+from trex_ds.distributed import agreed, on_rank_zero, rank, sum_over_ranks
 from trex_ds.intuition.centroids import Centroids, cosine_scores, score_statistics
 from trex_ds.intuition.embedder import Embedder
 from trex_ds.intuition.scores import IntuitionResult, ScoreWriter, text_digests
@@ -151,8 +151,9 @@ def spherical_kmeans(embeddings: torch.Tensor, num_clusters: int, seed: int) -> 
 def _check_ranks_agree(arguments: dict[str, Any]) -> None:
     expected = on_rank_zero(lambda: arguments)
     different = [name for name, value in arguments.items() if value != expected[name]]
-    error = f"rank {rank()} has other {', '.join(different)} than rank 0; give all ranks the same"
-    agree(RuntimeError(error) if different else None)
+    with agreed():
+        if different:
+            raise RuntimeError(f"rank {rank()} has other {', '.join(different)} than rank 0; give all ranks the same")
 
 
 def _check_reusable(centroids: Centroids, embedder: Embedder, num_clusters: int) -> None:

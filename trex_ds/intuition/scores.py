@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trex_ds.distributed import agree, local_rank, on_rank_zero, rank, sum_over_ranks, world_size
+from trex_ds.distributed import agreed, local_rank, on_rank_zero, rank, sum_over_ranks, world_size
 from trex_ds.files import atomic_path
 from trex_ds.intuition.centroids import Centroids
 from trex_ds.seeding import text_digest
@@ -102,8 +102,7 @@ class ScoreWriter:
         self, digests: np.ndarray, sample: np.ndarray, sample_scores: np.ndarray, rest: np.ndarray, size: int
     ) -> None:
         """Put the sample's scores and the pieces together, in the order of `digests`; a collective."""
-        error: Exception | None = None
-        try:
+        with agreed():
             if local_rank() == 0:
                 self._save(_DIGESTS, digests)
                 with atomic_path(self._folder / _SCORES) as temporary:
@@ -113,9 +112,6 @@ class ScoreWriter:
                     for start in range(0, len(rest), size):
                         whole[rest[start : start + size]] = np.load(self._piece(start))
                     whole.flush()
-        except Exception as exception:
-            error = exception
-        agree(error)
 
     def chunks(self) -> Iterator[np.ndarray]:
         """The scores that `finish` has put together, some rows at a time."""
@@ -125,16 +121,12 @@ class ScoreWriter:
 
     def complete(self, centroids: Centroids) -> None:
         """Write the centroids, mark the pass as finished and remove the pieces; a collective."""
-        error: Exception | None = None
-        try:
+        with agreed():
             if local_rank() == 0:
                 centroids.save(self._folder)
                 (self._folder / _COMPLETE).touch()
                 for piece in (*self._folder.glob("sample-*.npy"), *self._folder.glob("scores-*.npy")):
                     piece.unlink(missing_ok=True)
-        except Exception as exception:
-            error = exception
-        agree(error)
 
     def _piece(self, start: int) -> Path:
         return self._folder / f"scores-{start}.npy"

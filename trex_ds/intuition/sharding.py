@@ -8,7 +8,7 @@ from types import TracebackType
 import torch
 import torch.distributed as dist
 
-from trex_ds.distributed import agree, collective_device, rank, world_size
+from trex_ds.distributed import agreed, collective_device, rank, world_size
 from trex_ds.intuition.centroids import cosine_scores
 from trex_ds.intuition.embedder import Embedder
 from trex_ds.progress import Progress
@@ -75,21 +75,19 @@ class ShardedEmbedder:
     def _embed(self, texts: list[str]) -> torch.Tensor:
         """Embed this rank's batch (len(texts), d), which may be empty."""
         embeddings = torch.empty(0, self._identity.dimension)
-        error: Exception | None = None
-        try:
-            if texts:
-                embeddings = self._embedder.embed(texts)
-                shape = (len(texts), self._identity.dimension)
-                if embeddings.shape != shape or not embeddings.isfinite().all():
-                    raise ValueError(f"not finite values of shape {shape}: shape {tuple(embeddings.shape)}")
-        except Exception as exception:
-            error = RuntimeError(
-                f"embedder {self._identity} failed on rank {rank()}, on a batch of {len(texts)} that begins "
-                f"with {texts[0][:80]!r}: {type(exception).__name__}: {exception}"
-            )
-            error.__cause__ = exception
-        # Each round, so that no rank works on for an hour beside one that has failed.
-        agree(error)
+        # Agreed on each round, so that no rank works on for an hour beside one that has failed.
+        with agreed():
+            try:
+                if texts:
+                    embeddings = self._embedder.embed(texts)
+                    shape = (len(texts), self._identity.dimension)
+                    if embeddings.shape != shape or not embeddings.isfinite().all():
+                        raise ValueError(f"not finite values of shape {shape}: shape {tuple(embeddings.shape)}")
+            except Exception as error:
+                raise RuntimeError(
+                    f"embedder {self._identity} failed on rank {rank()}, on a batch of {len(texts)} that begins "
+                    f"with {texts[0][:80]!r}: {type(error).__name__}: {error}"
+                ) from error
         return embeddings
 
     def _gather_on_rank_zero(self, rows: torch.Tensor) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ from trex_ds.data import store as data_store
 from trex_ds.data.cache import Builder, check_writable, content_key
 from trex_ds.data.config import DataConfig
 from trex_ds.data.store import Store, open_store, tokenizer_fingerprint, write_examples
-from trex_ds.distributed import agree, on_rank_zero
+from trex_ds.distributed import agreed, on_rank_zero
 from trex_ds.files import atomic_path
 from trex_ds.preparation.stages import Stage, stage
 from trex_ds.protocols import Tokenizer
@@ -47,14 +47,11 @@ def load_examples(
     keys = on_rank_zero(lambda: [_key(entry, data, tokens, known) for entry in entries])
     check_writable(folder_of_tasks.parent, needed=not all((folder_of_tasks / key).is_dir() for key in keys))
     with stage("examples", stages) as counts:
-        folders, error = [], None
-        try:
+        folders = []
+        with agreed():
             for entry, key in zip(entries, keys, strict=True):
                 counts["made"] += not (folder_of_tasks / key).is_dir()
                 folders.append(builder.build(folder_of_tasks / key, partial(_write, entry, data, tokenizer)))
-        except Exception as exception:
-            error = exception
-        agree(error)
         store = open_store(folders, [entry.source for entry in entries])
         counts["items"] = len(store.train) + len(store.evaluation)
     return store, folders

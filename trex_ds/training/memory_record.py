@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from trex_ds.console import console
-from trex_ds.distributed import agree, gather_objects, on_rank_zero, rank
+from trex_ds.distributed import agreed, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import atomic_path
 from trex_ds.modeling.held import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
@@ -44,13 +44,9 @@ class MemoryRecord:
         on_rank_zero(self._save)
         if rank() == 0:
             console().print(memory_table(ranks, moment))
-        error = None
-        try:
+        with agreed():
             if self._sharded:
                 check_sharded(model)
-        except RuntimeError as found:
-            error = found
-        agree(error)
         reset_peak()
         return ranks[rank()]
 

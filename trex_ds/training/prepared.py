@@ -16,7 +16,7 @@ from trex_ds.data.datasets import PackedSet, TrainingSet
 from trex_ds.data.epochs import epoch_counts, epoch_indices
 from trex_ds.data.packing import plan_rows
 from trex_ds.data.store import Store, TrainRows, lengths
-from trex_ds.distributed import PeerError, agree, local_rank, on_rank_zero, rank
+from trex_ds.distributed import PeerError, agreed, local_rank, on_rank_zero, rank
 from trex_ds.evaluation.generation import Question
 from trex_ds.intuition.centroids import Centroids
 from trex_ds.intuition.scores import IntuitionResult
@@ -153,13 +153,12 @@ def try_recipe(recipe: Recipe, tokenizer: Tokenizer) -> Trial:
 
 def _fetch_model(model: ModelConfig) -> None:
     """Bring the base model to every node, where its ranks would else wait for a download inside a collective."""
-    error: Exception | None = None
-    if local_rank() == 0:
-        try:
-            fetch_base_model(model)
-        except (OSError, ValueError) as problem:
-            error = ValueError(f"model.name: {model.name} cannot be used: {problem}")
-    agree(error)
+    with agreed():
+        if local_rank() == 0:
+            try:
+                fetch_base_model(model)
+            except (OSError, ValueError) as problem:
+                raise ValueError(f"model.name: {model.name} cannot be used: {problem}") from problem
 
 
 def _epoch(recipe: Recipe, store: Store, parts: Split) -> tuple[dict[str, int], np.ndarray]:
