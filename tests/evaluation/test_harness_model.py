@@ -21,7 +21,6 @@ LENGTH = 64
 CONTEXTS = ["how many", "the answer is", "", "how many letters are there? ", "x" * 100 + " letters", "seven\nis"]
 CONTINUATIONS = [" a", " b", " seven letters", " the answer is how", "\nno"]
 PAIRS = [(context, continuation) for context in CONTEXTS for continuation in CONTINUATIONS]
-TEXTS = ["the answer is seven " * 20, "how"]
 PROMPTS = [
     ("how many letters", {"until": ["e", "\n\n"], "max_gen_toks": 12, "do_sample": False}),
     ("the answer is seven", {"until": ["e", "\n\n"], "max_gen_toks": 12, "do_sample": False}),
@@ -62,7 +61,6 @@ def everything(batch_size: int = 4, adapted: bool = False) -> dict:
     lm = make_lm(batch_size, adapted)
     return {
         "loglikelihood": lm.loglikelihood(requests(PAIRS), disable_tqdm=True),
-        "rolling": lm.loglikelihood_rolling(requests(TEXTS)),
         "texts": lm.generate_until(requests(PROMPTS)),
     }
 
@@ -78,9 +76,6 @@ def test_equals_lm_evals_own_model(bos):
     expected = theirs.loglikelihood(requests(PAIRS), disable_tqdm=True)
     assert [value for value, _ in mine] == pytest.approx([value for value, _ in expected], abs=1e-4)
     assert [greedy for _, greedy in mine] == [greedy for _, greedy in expected]
-    assert ours.loglikelihood_rolling(requests(TEXTS)) == pytest.approx(
-        theirs.loglikelihood_rolling(requests(TEXTS), disable_tqdm=True), abs=1e-4
-    )
     texts = ours.generate_until(requests(PROMPTS))
     assert texts == theirs.generate_until(requests(PROMPTS), disable_tqdm=True)
     assert any(texts)
@@ -116,9 +111,8 @@ def test_logits_are_computed_where_a_continuation_is_predicted():
 
 def test_results_do_not_depend_on_the_batches():
     first, second = everything(1), everything(50)
-    for name in ("loglikelihood", "rolling"):
-        flat = [torch.tensor(found[name], dtype=torch.float64) for found in (first, second)]
-        torch.testing.assert_close(*flat, atol=1e-4, rtol=0)
+    flat = [torch.tensor(found["loglikelihood"], dtype=torch.float64) for found in (first, second)]
+    torch.testing.assert_close(*flat, atol=1e-4, rtol=0)
     assert first["texts"] == second["texts"]
 
 
@@ -160,7 +154,6 @@ def test_a_tokenizer_that_ends_texts_of_its_own_accord_scores_the_same():
         mine = plain.loglikelihood(requests(asked), disable_tqdm=True)
         assert ending.loglikelihood(requests(asked), disable_tqdm=True) == mine
     assert ending.generate_until(requests(PROMPTS)) == plain.generate_until(requests(PROMPTS))
-    assert ending.loglikelihood_rolling(requests(TEXTS)) == plain.loglikelihood_rolling(requests(TEXTS))
 
 
 def test_a_context_of_white_space_alone_counts_to_the_continuation():
@@ -197,6 +190,8 @@ def test_what_cannot_be_asked_for():
         lm.loglikelihood(requests([("how", " a"), ("how", "")]), disable_tqdm=True)
     with pytest.raises(ValueError, match=r"a continuation has .* tokens of its own, and the model takes 1 to 64"):
         lm.loglikelihood(requests([("a", "zq" * 40)]), disable_tqdm=True)
+    with pytest.raises(ValueError, match="1 requests measure the perplexity of whole texts, which have no prompt"):
+        lm.loglikelihood_rolling(requests(["how many"]))
     assert lm.loglikelihood([], disable_tqdm=True) == []
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trex_ds.data.collator import Collator
 from trex_ds.data.encoding import IGNORED_LABEL
-from trex_ds.distributed import rank, sum_over_ranks, world_size
+from trex_ds.distributed import rank, sum_over_ranks
+from trex_ds.evaluation.dealing import deal
+from trex_ds.modeling.mode import evaluation_mode
 from trex_ds.modeling.zero3 import own_sharding
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.callbacks import ReportCallback
@@ -85,26 +88,19 @@ def _train(recipe: Recipe, prepared: Prepared, device: torch.device, tracker: Tr
 
 @torch.no_grad()
 def mean_loss(trainer: TRexTrainer, items: Any, collator: Collator, batch_size: int) -> float:
-    """Cross-entropy of an answer's token, the mean over those of all `items`; a collective.
+    """Cross-entropy of an answer's token, the mean over those of all `items`; a collective."""
+    batches = [range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)]
 
-    Every rank runs as many batches, because under ZeRO-3 a forward pass is a collective; one that has none left
-    runs the last again and drops the result.
-    """
-    model = trainer.model
-    was_training = model.training
-    model.eval()
-    batches: Sequence[range] = [
-        range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)
-    ]
-    sums = torch.zeros(2, dtype=torch.float64, device=trainer.args.device)
-    for first in range(0, len(batches), world_size()):
-        own = first + rank()
-        inputs = trainer._prepare_inputs(collator([items[i] for i in batches[min(own, len(batches) - 1)]]))
+    def loss_of(batch: range) -> Tensor:
+        inputs = trainer._prepare_inputs(collator([items[i] for i in batch]))
         predicted = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
         # The sum, not the mean; the trainer multiplies by the ranks, over which DeepSpeed averages gradients.
-        loss = trainer.compute_loss(model, inputs, num_items_in_batch=1) / trainer.accelerator.num_processes
-        if own < len(batches):
-            sums += torch.stack([loss.double(), predicted.double()])
-    model.train(was_training)
+        loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=1) / trainer.accelerator.num_processes
+        return torch.stack([loss.double(), predicted.double()])
+
+    sums = torch.zeros(2, dtype=torch.float64, device=trainer.args.device)
+    with evaluation_mode(trainer.model):
+        for own in deal(batches, loss_of, "loss on what is left out").values():
+            sums += own
     total, tokens = sum_over_ranks(sums).tolist()
     return total / tokens

@@ -11,11 +11,12 @@ import torch
 from trex_ds.evaluation.accuracy import Evaluation, Item
 from trex_ds.evaluation.config import EvaluationConfig
 from trex_ds.evaluation.generation import Question, answer_all
+from trex_ds.modeling.mode import evaluation_mode
 from trex_ds.protocols import AdaptedLM, Tokenizer
 from trex_ds.tasks.base import right_choice
 
 if TYPE_CHECKING:
-    from trex_ds.evaluation.harness_model import ContextScores
+    from trex_ds.evaluation.harness_model import ContextIntuition
     from trex_ds.tasks.harness.loading import Loaded
 
 
@@ -28,8 +29,8 @@ def evaluate(
     description: str,
     *,
     use_adapter: bool = True,
-    benchmarks: Loaded | None = None,
-    context_scores: ContextScores | None = None,
+    harness_tasks: Loaded | None = None,
+    context_intuition: ContextIntuition | None = None,
 ) -> Evaluation:
     """Answer and score every question; all ranks call it with the same questions and get the same result.
 
@@ -41,18 +42,18 @@ def evaluate(
         device: where the model computes.
         description: text of the progress bars.
         use_adapter: False measures the base model.
-        benchmarks: lm-eval's tasks, where questions without a scorer come from.
-        context_scores: gives the intuition scores of their contexts.
+        harness_tasks: lm-eval's tasks, where questions without a scorer come from.
+        context_intuition: gives the intuition of their contexts.
 
     Raises:
-        RuntimeError: on every rank, if a scorer fails on one.
+        Exception: whatever a scorer raises, on the rank where it fails.
+        PeerError: a scorer fails on another rank.
+        ValueError: as `trex_ds.evaluation.harness.evaluate_examples`.
     """
     generated = [q for q in questions if q.score is not None]
     asked_by_harness = [q for q in questions if q.score is None]
     found: dict[int, tuple[str, float]] = {}
-    was_training = model.training
-    model.eval()
-    with nullcontext() if use_adapter else model.disable_adapter():
+    with evaluation_mode(model), nullcontext() if use_adapter else model.disable_adapter():
         if generated:
             settings = (config.batch_size, config.max_new_tokens, device, description)
             results = answer_all(model, tokenizer, generated, *settings)
@@ -61,11 +62,10 @@ def evaluate(
             from trex_ds.evaluation.harness import evaluate_examples
             from trex_ds.evaluation.harness_model import TRexLM
 
-            assert benchmarks is not None
-            lm = TRexLM(model, tokenizer, context_scores, batch_size=config.batch_size, device=device)
-            outcomes = evaluate_examples(lm, [q.example for q in asked_by_harness], benchmarks)
+            assert harness_tasks is not None
+            lm = TRexLM(model, tokenizer, context_intuition, batch_size=config.batch_size, device=device)
+            outcomes = evaluate_examples(lm, [q.example for q in asked_by_harness], harness_tasks)
             found |= {id(q): (o.generated, o.score) for q, o in zip(asked_by_harness, outcomes, strict=True)}
-    model.train(was_training)
     return Evaluation(
         [
             Item(q.example.task, q.example.text, q.example.answer, *found[id(q)], right_choice(q.example))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trex_ds.data.collator import Collator
 from trex_ds.data.encoding import turn_ends
-from trex_ds.distributed import agreed, gather_objects, rank, world_size
+from trex_ds.distributed import agreed, gather_objects
 from trex_ds.evaluation.batches import length_batches
-from trex_ds.progress import Progress
+from trex_ds.evaluation.dealing import deal
 from trex_ds.protocols import CausalLM, Tokenizer
 from trex_ds.tasks.base import Example, Scorer
 
@@ -29,7 +29,7 @@ class Question:
     input_ids: list[int]
     """Token ids of its prompt."""
     intuition: Tensor | None
-    """Raw scores of its text (num_clusters,); None for a method that takes none."""
+    """Raw cosines of its text (num_clusters,); None for a method that takes none."""
     task_number: int | None = None
     """Number of its task in the mixture; None for a method that takes none."""
     reference: str | None = None
@@ -48,9 +48,7 @@ def answer_all(
 ) -> list[tuple[str, float]]:
     """Answer and score every question; all ranks call it with the same questions and get the same result.
 
-    Batches are formed from all questions, sorted by length, and dealt to the ranks in turn. Every
-    rank runs the same number of batches, because under ZeRO-3 a forward pass is a collective; a rank
-    that has none left answers its last one again and drops the answers.
+    Batches are formed from all questions, sorted by length, and dealt to the ranks in turn.
 
     Args:
         model: the PEFT model (unwrapped), in evaluation mode.
@@ -65,20 +63,25 @@ def answer_all(
         Generated text and score of each question, in their order.
 
     Raises:
-        RuntimeError: on every rank, if a scorer fails on one.
+        Exception: whatever a scorer raises, on the rank where it fails.
+        PeerError: a scorer fails on another rank.
     """
     batches = length_batches(model, [question.input_ids for question in questions], batch_size)
-    rounds = -(-len(batches) // world_size())
-    answers: dict[int, str] = {}
-    for number in Progress(range(rounds), desc=description, unit=" batches", shown=rank() == 0):
-        mine = number * world_size() + rank()
-        batch = batches[min(mine, len(batches) - 1)]
-        ids = [questions[i].input_ids for i in batch]
-        scores = [questions[i].intuition for i in batch]
-        numbers = [questions[i].task_number for i in batch]
-        texts = answer(model, tokenizer, ids, scores, max_new_tokens, device, numbers)
-        if mine < len(batches):
-            answers.update(zip(batch, texts, strict=True))
+
+    def answer_batch(batch: Sequence[int]) -> list[str]:
+        asked = [questions[i] for i in batch]
+        return answer(
+            model,
+            tokenizer,
+            [question.input_ids for question in asked],
+            [question.intuition for question in asked],
+            max_new_tokens,
+            device,
+            [question.task_number for question in asked],
+        )
+
+    answered = deal(batches, answer_batch, description)
+    answers = {i: text for number, texts in answered.items() for i, text in zip(batches[number], texts, strict=True)}
     return _score_all(questions, answers)
 
 
@@ -111,7 +114,7 @@ def answer(
         model: an adapted model; with its adapters disabled it answers as the base model.
         tokenizer: the model's.
         prompts: token ids.
-        intuition: raw scores of each, (num_clusters,); None for a method that takes none.
+        intuition: raw cosines of each, (num_clusters,); None for a method that takes none.
         max_new_tokens: longest answer.
         device: where the model computes.
         task_numbers: of each prompt's task; None for a method that takes none.
@@ -119,9 +122,9 @@ def answer(
     from transformers import GenerationConfig
 
     items: list[dict[str, Any]] = [{"input_ids": ids} for ids in prompts]
-    for item, scores in zip(items, intuition, strict=True):
-        if scores is not None:
-            item["intuition"] = scores
+    for item, cosines in zip(items, intuition, strict=True):
+        if cosines is not None:
+            item["intuition"] = cosines
     for item, number in zip(items, task_numbers or [None] * len(items), strict=True):
         if number is not None:
             item["task_ids"] = number

@@ -12,6 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 
 from trex_ds.config import ConfigError
 from trex_ds.evaluation.harness_model import DEFAULT_ANSWER_LENGTH, TRexLM
+from trex_ds.modeling.mode import evaluation_mode
 from trex_ds.protocols import CausalLM, Tokenizer
 from trex_ds.tasks.base import Example
 from trex_ds.tasks.harness.documents import training_docs
@@ -59,11 +60,8 @@ def evaluate_examples(lm: TRexLM, examples: Sequence[Example], loaded: Loaded) -
     if not positions:
         return []
     chosen = {name: _with_docs(loaded.tasks[name], [examples[i] for i in own]) for name, own in positions.items()}
-    was_training = lm.model.training
-    lm.model.eval()
-    with quiet(), fixed_draws():  # some scorers guess at random where they find no answer
+    with evaluation_mode(lm.model), quiet(), fixed_draws():  # some scorers guess at random where they find no answer
         results = lm_eval.evaluate(lm=lm, task_dict={"tasks": chosen}, log_samples=True, bootstrap_iters=0)
-    lm.model.train(was_training)
     outcomes: dict[int, Outcome] = {}
     for name, own in positions.items():
         samples = results["samples"][name]

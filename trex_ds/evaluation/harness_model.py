@@ -1,4 +1,4 @@
-"""A model as lm-evaluation-harness takes it: an LM whose requests carry their intuition scores."""
+"""A model as lm-evaluation-harness takes it: an LM whose requests carry their intuition."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lm_eval.models.utils import (
     resolve_max_length,
 )
 from lm_eval.models.utils_hf import stop_sequences_criteria
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
+from trex_ds.data.collator import Collator
 from trex_ds.data.tokenizing import read_texts
 from trex_ds.distributed import rank
 from trex_ds.evaluation.batches import length_batches
+from trex_ds.evaluation.dealing import deal_and_gather
 from trex_ds.evaluation.generation import generation_ends, without_ends
-from trex_ds.evaluation.harness_dealing import run_dealt
 from trex_ds.protocols import CausalLM, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_ANSWER_LENGTH = 256
 """Most new tokens of an answer where a task says nothing, as lm-eval has it."""
 
-ContextScores = Callable[[Sequence[str]], Tensor]
-"""Raw intuition scores (len(contexts), num_clusters) of context texts; every rank calls it with the same texts."""
+ContextIntuition = Callable[[Sequence[str]], Tensor]
+"""Raw cosines (len(contexts), num_clusters) of context texts; every rank calls it with the same texts."""
 
 TokenRequest = tuple[tuple[str, str], list[int], list[int]]
 """Context and continuation, first as texts, then as token ids of each."""
@@ -70,7 +70,7 @@ class _Prompt:
 
 
 class TRexLM(TemplateLM):
-    """Log-likelihoods and greedy generation over all ranks, with each context's own intuition scores.
+    """Log-likelihoods and greedy generation over all ranks, with each context's own intuition.
 
     To lm-eval every rank is the only one: each builds all requests, gets all results, and they are
     the same. The work is dealt within the methods, batch by batch, so that results do not depend on
@@ -79,7 +79,7 @@ class TRexLM(TemplateLM):
     Args:
         model: a causal language model of transformers, bare or of PEFT, in evaluation mode.
         tokenizer: the model's.
-        scores: gives the contexts' scores; None for a model that takes no `intuition`.
+        intuition: gives the contexts' cosines; None for a model that takes no `intuition`.
         batch_size: rows of a forward pass.
         device: where the model computes.
         max_length: tokens of context and continuation at most, longer contexts are cut on the left;
@@ -90,7 +90,7 @@ class TRexLM(TemplateLM):
         self,
         model: CausalLM,
         tokenizer: Tokenizer,
-        scores: ContextScores | None,
+        intuition: ContextIntuition | None,
         *,
         batch_size: int,
         device: torch.device,
@@ -101,7 +101,7 @@ class TRexLM(TemplateLM):
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.max_length = max_length or resolve_max_length(model.config, tokenizer)
-        self._scores = scores
+        self._intuition = intuition
         self._device = device
 
     @property
@@ -157,14 +157,14 @@ class TRexLM(TemplateLM):
             passes.setdefault((context, row), _Pass(context, row)).wanted.append((position, ids))
         self._say_what_is_cut(cut, len(requests))
         batches = self._batches(list(passes.values()))
-        scores = self._scores_of([one.context for batch in batches for one in batch])
-        answered = run_dealt(batches, lambda batch: self._answer(batch, scores), "log-likelihoods")
+        cosines = self._intuition_of([one.context for batch in batches for one in batch])
+        answered = deal_and_gather(batches, lambda batch: self._answer(batch, cosines), "log-likelihoods")
         results = {position: result for found in answered for position, result in found}
         return [results[position] for position in range(len(requests))]
 
     @torch.no_grad()
-    def _answer(self, batch: Sequence[_Pass], scores: dict[str, Tensor]) -> list[list[tuple[int, tuple[float, bool]]]]:
-        inputs = self._inputs([one.input_ids for one in batch], [one.context for one in batch], scores)
+    def _answer(self, batch: Sequence[_Pass], cosines: dict[str, Tensor]) -> list[list[tuple[int, tuple[float, bool]]]]:
+        inputs = self._inputs([one.input_ids for one in batch], [one.context for one in batch], cosines)
         positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         # The vocabulary's matrix is most of a small model's work: only where a continuation is predicted.
         keep = max(one.keep for one in batch)
@@ -182,16 +182,15 @@ class TRexLM(TemplateLM):
         return found
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, in windows of `max_length`; scored as if their context were empty."""
-        windows: list[TokenRequest] = []
-        counts = []
-        for (text,) in (request.args for request in requests):
-            made = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
-            pairs = [make_disjoint_window(pair) for pair in made]
-            windows += [(("", text), context, continuation) for context, continuation in pairs]
-            counts.append(len(pairs))
-        values = iter(self._loglikelihood_tokens(windows))
-        return [sum(next(values)[0] for _ in range(count)) for count in counts]
+        """Refuse whole texts, which have no prompt and therefore no intuition.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"{len(requests)} requests measure the perplexity of whole texts, which have no prompt for intuition to be "
+            "taken from; leave the task out"
+        )
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations up to one of the task's stop strings or one of `generation_ends`.
@@ -207,8 +206,8 @@ class TRexLM(TemplateLM):
         prompts = [prompt for group in groups.values() for prompt in group]
         self._say_what_is_cut(sum(prompt.is_cut for prompt in prompts), len(prompts))
         batches = [batch for group in groups.values() for batch in self._batches(group)]
-        scores = self._scores_of([prompt.context for batch in batches for prompt in batch])
-        texts = run_dealt(batches, lambda batch: self._generate(batch, scores), "answers")
+        cosines = self._intuition_of([prompt.context for batch in batches for prompt in batch])
+        texts = deal_and_gather(batches, lambda batch: self._generate(batch, cosines), "answers")
         order = [prompt.position for batch in batches for prompt in batch]
         found = dict(zip(order, texts, strict=True))
         return [found[position] for position in range(len(requests))]
@@ -236,9 +235,9 @@ class TRexLM(TemplateLM):
             )
 
     @torch.no_grad()
-    def _generate(self, batch: Sequence[_Prompt], scores: dict[str, Tensor]) -> list[str]:
+    def _generate(self, batch: Sequence[_Prompt], cosines: dict[str, Tensor]) -> list[str]:
         first, ends = batch[0], generation_ends(self.model, self.tokenizer)
-        inputs = self._inputs([prompt.input_ids for prompt in batch], [prompt.context for prompt in batch], scores)
+        inputs = self._inputs([prompt.input_ids for prompt in batch], [prompt.context for prompt in batch], cosines)
         width = inputs["input_ids"].shape[1]
         out = self.model.generate(
             **inputs,
@@ -260,22 +259,19 @@ class TRexLM(TemplateLM):
         batches = length_batches(self.model, [row.input_ids for row in ordered], self.batch_size)
         return [[ordered[position] for position in batch] for batch in batches]
 
-    def _scores_of(self, contexts: list[str]) -> dict[str, Tensor]:
-        if self._scores is None:
+    def _intuition_of(self, contexts: list[str]) -> dict[str, Tensor]:
+        if self._intuition is None:
             return {}
         distinct = list(dict.fromkeys(contexts))
-        return dict(zip(distinct, self._scores(distinct), strict=True))
+        return dict(zip(distinct, self._intuition(distinct), strict=True))
 
     def _inputs(
-        self, rows: Sequence[Sequence[int]], contexts: Sequence[str], scores: dict[str, Tensor]
+        self, rows: Sequence[Sequence[int]], contexts: Sequence[str], cosines: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The model's arguments: ids and mask (batch, seq), padded on the left, and scores (batch, num_clusters)."""
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        inputs = {
-            "input_ids": torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows]),
-            "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
-        }
-        if self._scores is not None:
-            inputs["intuition"] = torch.stack([scores[context] for context in contexts]).float()
+        """The model's arguments: ids and mask (batch, seq), padded on the left, and intuition (batch, num_clusters)."""
+        items: list[dict[str, Any]] = [{"input_ids": list(row)} for row in rows]
+        if self._intuition is not None:
+            for item, context in zip(items, contexts, strict=True):
+                item["intuition"] = cosines[context]
+        inputs = Collator(self.tokenizer.pad_token_id)(items)
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}

@@ -18,9 +18,9 @@ from trex_ds.adapters.loading import load_adapted
 from trex_ds.config import ConfigError
 from trex_ds.distributed import on_rank_zero, rank
 from trex_ds.environment import describe_environment
-from trex_ds.evaluation.context_scores import EmbeddedScores
+from trex_ds.evaluation.context_intuition import EmbeddedIntuition
 from trex_ds.evaluation.harness import check_room
-from trex_ds.evaluation.harness_model import ContextScores, TRexLM
+from trex_ds.evaluation.harness_model import ContextIntuition, TRexLM
 from trex_ds.files import atomic_path
 from trex_ds.launching.process_group import naming_the_rank, start_distributed
 from trex_ds.lm_evaluation.arguments import BenchmarkArguments
@@ -102,7 +102,7 @@ def _say_what_keeps_its_shots(arguments: BenchmarkArguments, loaded: Loaded) -> 
         )
 
 
-def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any, ContextScores | None]:
+def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any, ContextIntuition | None]:
     """Model, tokenizer, and where intuition scores come from."""
     if arguments.adapter is not None:
         from trex_ds.answering import Answerer
@@ -114,7 +114,7 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
         intuition = answerer.intuition
         scores = None
         if intuition is not None:
-            scores = EmbeddedScores(intuition.embedder, intuition.centroids, EMBEDDING_BATCH)
+            scores = EmbeddedIntuition(intuition.embedder, intuition.centroids, EMBEDDING_BATCH)
         return answerer.model.eval(), answerer.tokenizer, scores
     assert arguments.model is not None
     model = load_base_model(arguments.model)
@@ -126,7 +126,7 @@ def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any
 def _evaluate(
     model: Any,
     tokenizer: Tokenizer,
-    scores: ContextScores | None,
+    scores: ContextIntuition | None,
     arguments: BenchmarkArguments,
     loaded: Loaded,
     device: torch.device,

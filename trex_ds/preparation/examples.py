@@ -20,7 +20,7 @@ from trex_ds.protocols import Tokenizer
 from trex_ds.tasks.config import TaskConfig
 from trex_ds.tasks.source import source_of
 
-_BENCHMARK_DATA = "datasets"  # subfolder of a prepared entry, with the datasets that its evaluation needs
+_HARNESS_DATA = "datasets"  # subfolder of a prepared entry, with the datasets that its evaluation needs
 
 
 def load_examples(
@@ -57,14 +57,14 @@ def load_examples(
     return store, folders
 
 
-def benchmark_data(store: Store, folders: Sequence[Path]) -> dict[str, Path]:
+def harness_data(store: Store, folders: Sequence[Path]) -> dict[str, Path]:
     """Folders by lm_eval task: the one with the datasets of its evaluation.
 
     Args:
         store: all examples.
         folders: of the entries, as `load_examples` returns them.
     """
-    found = {name: folders[entry] / _BENCHMARK_DATA for name, entry in store.entry.items()}
+    found = {name: folders[entry] / _HARNESS_DATA for name, entry in store.entry.items()}
     return {name: folder for name, folder in found.items() if folder.is_dir()}
 
 
@@ -95,4 +95,4 @@ def _key(entry: TaskConfig, data: DataConfig, tokens: str, known: Path) -> str:
 def _write(entry: TaskConfig, data: DataConfig, tokenizer: Tokenizer, folder: Path) -> None:
     source = source_of(entry, data.mirror)
     write_examples(folder, source.examples(), tokenizer, data, entry.source)
-    source.keep_for_evaluation(folder / _BENCHMARK_DATA)
+    source.keep_for_evaluation(folder / _HARNESS_DATA)

@@ -26,7 +26,7 @@ class Example:
     """All messages with the answer, as {"messages": [...], "tools": [...]}, where history and prompt do not say
     everything: calls of tools, their results, and weights."""
     record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    """What scoring needs beyond the answer, as plain JSON data (where a benchmark's item lies, say); it
+    """What scoring needs beyond the answer, as plain JSON data (where an item of lm-eval lies, say); it
     never reaches the model."""
 
     @property

@@ -49,11 +49,11 @@ class Measurements:
         self._model = trainer.model
         self._device = device
         self._base = base
-        self._benchmarks = load_kept(prepared.benchmark_data)
-        if self._benchmarks is not None:
+        self._harness_tasks = load_kept(prepared.harness_data)
+        if self._harness_tasks is not None:
             from trex_ds.evaluation.harness import check_room
 
-            check_room(self._benchmarks, trainer.model, prepared.tokenizer)
+            check_room(self._harness_tasks, trainer.model, prepared.tokenizer)
         self._output = Path(recipe.output_dir)
         self._best = self._read_best()
 
@@ -100,8 +100,8 @@ class Measurements:
                 self._device,
                 f"accuracy, {description}",
                 use_adapter=use_adapter,
-                benchmarks=self._benchmarks,
-                context_scores=intuition.of if intuition is not None else None,
+                harness_tasks=self._harness_tasks,
+                context_intuition=intuition.of if intuition is not None else None,
             )
         result = self._marked(result)
         self._record(result, step, prefix, file)

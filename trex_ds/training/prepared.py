@@ -22,7 +22,7 @@ from trex_ds.intuition.centroids import Centroids
 from trex_ds.intuition.scores import IntuitionResult
 from trex_ds.modeling.base import fetch_base_model, load_tokenizer, supported_attention
 from trex_ds.modeling.config import ModelConfig
-from trex_ds.preparation.examples import benchmark_data, load_examples
+from trex_ds.preparation.examples import harness_data, load_examples
 from trex_ds.preparation.intuition import resumed_centroids, score_texts
 from trex_ds.preparation.questions import check_answers, check_positions, contexts_of, to_question
 from trex_ds.preparation.seen_data import check_data, describe_data
@@ -53,7 +53,7 @@ class Prepared:
     """None for a method that takes none."""
     mixture: dict[str, int]
     """Training rows of each task in an epoch."""
-    benchmark_data: dict[str, Path]
+    harness_data: dict[str, Path]
     """Folders by lm_eval task: the one with the datasets of its evaluation."""
     store: Store
     indices: np.ndarray
@@ -131,7 +131,7 @@ def _prepare(recipe: Recipe, device: torch.device) -> Prepared:
         left_out=make_set(parts.left_out),
         intuition=intuition,
         mixture=mixture,
-        benchmark_data=benchmark_data(store, folders),
+        harness_data=harness_data(store, folders),
         store=store,
         indices=indices,
         stages=stages,
