@@ -8,7 +8,6 @@ T-REX(4, 8) on all linears, rows of 2048 tokens, one a micro batch, gradient che
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from transformers import LlamaConfig
 
 from trex_ds.config import read_recipe
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.planning.candidates import GIB, Planner
 from trex_ds.planning.config import PlannedRecipe
 from trex_ds.planning.settings import read_settings
@@ -80,8 +79,7 @@ def main() -> None:
         "models": {name: plans(config, given.gpus) for name, config in MODELS.items()},
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, result)
     print("| file | " + " | ".join(MODELS) + " |")
     for file in CONFIGURATIONS:
         sizes = [result["models"][name][file] for name in MODELS]

@@ -25,7 +25,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from trex_ds import TRexConfig
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.launching.process_group import start_distributed
 from trex_ds.modeling.base import load_base_model
 from trex_ds.modeling.config import ModelConfig
@@ -132,8 +132,7 @@ def main() -> None:
         "environment": describe_environment(),
     }
     if rank() == 0:
-        with atomic_path(given.output) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(given.output, result)
         print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=1))
 
 

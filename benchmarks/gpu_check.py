@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 TRAINING = {
     "bf16": ["--training.deepspeed", "ds_configs/zero3_bf16.json"],
@@ -68,8 +68,7 @@ def main() -> int:
         "seed": 0,
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=1))
     nf4, bf16 = (trainings[name]["held"] for name in ("nf4", "bf16"))
     less_base = nf4["roles"]["base"]["held_bytes"] < bf16["roles"]["base"]["held_bytes"]

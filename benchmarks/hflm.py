@@ -19,7 +19,7 @@ from lm_eval.models.huggingface import HFLM
 
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.harness_model import TRexLM
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.modeling.base import load_base_model, load_tokenizer
 from trex_ds.modeling.config import ModelConfig
 from trex_ds.tasks.harness.index import quiet
@@ -89,8 +89,7 @@ def main() -> None:
         "seconds_trex_ds": round(my_seconds, 1),
         "environment": describe_environment(),
     }
-    with atomic_path(arguments.output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output, content)
     print(json.dumps(content, indent=1))
 
 

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trex_ds import TRexConfig
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 
 def make_step(kind: str, hidden: int, dtype: torch.dtype, batch: int, seq: int, device: str) -> Callable[[], float]:
@@ -88,8 +88,7 @@ def main() -> None:
         "lora_over_lora": ratios(lora, again, given.pairs),
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_json(given.output, result)
     print(json.dumps({k: result[k] for k in ("trex_over_lora", "lora_over_lora")}, indent=1))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 RECIPE = "launch/recipes/quickstart.yaml"
 SETTINGS = {
@@ -82,8 +82,7 @@ def main() -> None:
         "runs": runs,
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, result)
 
 
 if __name__ == "__main__":

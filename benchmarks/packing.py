@@ -30,7 +30,7 @@ from trex_ds.data.encoding import IGNORED_LABEL
 from trex_ds.data.packing import plan_rows
 from trex_ds.data.store import lengths
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.launching.process_group import start_distributed
 from trex_ds.training.job import build_model
 from trex_ds.training.prepared import prepare
@@ -130,8 +130,7 @@ def main() -> None:
         **measure(recipe, given.examples, given.rounds),
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, result)
     print(json.dumps({k: v for k, v in result.items() if k not in ("environment", "recipe")}, indent=1))
 
 

@@ -24,7 +24,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trex_ds.config import read_recipe
 from trex_ds.distributed import on_rank_zero, rank, world_size
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.launching.process_group import start_distributed
 from trex_ds.quiet import quiet_libraries
 from trex_ds.training.recipe import Recipe
@@ -127,8 +127,7 @@ def main() -> None:
                 }
                 done["predicted_with"] = describe_environment()
                 print(f"{ranks} ranks\n{table(done)}")
-            with atomic_path(given.output) as place:
-                place.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            write_json(given.output, kept)
         dist.barrier()
 
 

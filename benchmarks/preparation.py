@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 SEED = 0
 TASKS = {
@@ -62,8 +62,7 @@ def main() -> None:
         "corpora": {size: report["stages"] for size, report in reports.items()},
         "environment": reports[given.sizes[-1]]["environment"],
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, result)
     print(json.dumps(result["corpora"], indent=1))
 
 

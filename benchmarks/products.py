@@ -17,7 +17,7 @@ from torch import nn
 
 from trex_ds.bf16_matmul import cpu_lacks_bfloat16, use_float32_products
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 SHAPES = {"q_proj": (576, 576), "gate_proj": (576, 1536), "down_proj": (1536, 576), "lm_head": (576, 49152)}
 
@@ -51,8 +51,7 @@ def main() -> None:
         "torch_over_products": {name: measure(shape, given.tokens, given.pairs) for name, shape in SHAPES.items()},
         "environment": describe_environment(),
     }
-    with atomic_path(given.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_json(given.output, result)
     print(json.dumps(result["torch_over_products"], indent=1))
 
 

@@ -27,7 +27,7 @@ from trex_ds.comparison.results import MethodResult, Results, RunResult, Scores,
 from trex_ds.config import read_recipe
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation, Item
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, write_json
 from trex_ds.tasks.base import right_choice
 from trex_ds.tasks.source import source_of
 
@@ -46,8 +46,7 @@ def main() -> None:
         sys.exit(f"the recipe's tasks are not those that {folder / SCORES_FILE} has answers of: {asked}")
     results = recomputed(content, recipe, scores, examples)
     content |= {**dataclasses.asdict(results), "statistics": STATISTICS, "recomputed": describe_environment()}
-    with atomic_path(folder / RESULTS_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(folder / RESULTS_FILE, content)
     with atomic_path(folder / REPORT_FILE) as temporary:
         temporary.write_text(report(results), encoding="utf-8")
     draw_pareto(results, folder / PLOT_FILE)

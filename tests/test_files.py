@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from trex_ds.data.config import DataConfig
-from trex_ds.files import atomic_path, cache_folder, ensure_home, make_in_cache
+from trex_ds.files import atomic_path, cache_folder, ensure_home, make_in_cache, write_json
 from trex_ds.modeling.embedded import SMOLLM2, embedded_model_folder
 from trex_ds.tasks.harness import index as harness_index
 
@@ -30,6 +31,15 @@ def test_file_appears_only_when_complete(tmp_path):
         assert not target.exists()
     assert target.read_text() == "hello"
     assert os.listdir(target.parent) == ["a.txt"]
+
+
+def test_json_is_read_back_whatever_its_texts_are(tmp_path):
+    content = {"a": [1, None, "é", "half of a pair: \ud800"], "b": float("inf")}
+    write_json(tmp_path / "new" / "a.json", content)
+    assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == content
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "new" / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == content
 
 
 def test_older_file_is_replaced(tmp_path):

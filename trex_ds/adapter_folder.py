@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, write_json
 from trex_ds.methods.config import METHODS
 from trex_ds.methods.trex import TRex
 
@@ -129,5 +129,4 @@ class AdapterFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def _write_json(self, name: str, content: Any) -> None:
-        with atomic_path(self.file(name)) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(self.file(name), content)

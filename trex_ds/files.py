@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 ANOTHER_CACHE = "set the environment variable TREX_DS_CACHE to a folder that can be written to"
 
@@ -83,6 +85,14 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             os.replace(temporary, target)
     finally:
         _remove(temporary)
+
+
+def write_json(target: str | Path, content: Any) -> None:
+    """Write `content` as JSON that a reader never sees half of."""
+    with atomic_path(target) as temporary:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        # Half of a surrogate pair, as in an odd file name, cannot be encoded; its escape is JSON too.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def open_to_readers(path: Path) -> None:

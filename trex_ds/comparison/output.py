@@ -16,7 +16,7 @@ from trex_ds.comparison.results import MethodResult, Pair, Results
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation
-from trex_ds.files import atomic_path
+from trex_ds.files import atomic_path, write_json
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"
 
@@ -34,8 +34,7 @@ def write_results(results: Results, folder: Path, mlflow_run: str | None) -> Non
         "mlflow_run": mlflow_run or earlier_mlflow_run(folder),
         "environment": describe_environment(),
     }
-    with atomic_path(folder / RESULTS_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(folder / RESULTS_FILE, content)
     with atomic_path(folder / REPORT_FILE) as temporary:
         temporary.write_text(report(results), encoding="utf-8")
     draw_pareto(results, folder / PLOT_FILE)

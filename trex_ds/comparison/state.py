@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trex_ds.config import flatten
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 STATE_FILE = "run.json"
 MOST_ATTEMPTS = 2
@@ -66,8 +66,7 @@ def read_state(folder: Path, recipe: Mapping[str, Any]) -> RunState:
 
 def write_state(folder: Path, state: RunState) -> None:
     """Write the file; the folder is made."""
-    with atomic_path(folder / STATE_FILE) as temporary:
-        temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+    write_json(folder / STATE_FILE, asdict(state))
 
 
 def begin(folder: Path, state: RunState) -> RunState:

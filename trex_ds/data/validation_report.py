@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from trex_ds.console import console
 from trex_ds.data.validation import TaskReport, Validation
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 12
@@ -73,11 +72,7 @@ def save_validation(validation: Validation, path: Path) -> None:
         {**asdict(report), "lengths": dict(sorted(report.lengths.items())), "quantiles": _quantiles(report)}
         for report in validation.tasks
     ]
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps({"tasks": tasks} | {"problems": validation.problems, "warnings": validation.warnings}, indent=1),
-            encoding="utf-8",
-        )
+    write_json(path, {"tasks": tasks, "problems": validation.problems, "warnings": validation.warnings})
 
 
 def histogram(lengths: Counter[int]) -> str:

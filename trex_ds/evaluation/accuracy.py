@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.tasks.base import normalized
 
 
@@ -113,8 +113,7 @@ class Evaluation:
             "tasks": {task: asdict(result) for task, result in self.per_task().items()},
             "items": [asdict(item) for item in self.items],
         }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trex_ds.adapter_folder import IDENTITY_FILE
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.modeling.base import model_location
 from trex_ds.modeling.config import ModelConfig
 
@@ -60,8 +60,7 @@ class BaseIdentity:
 
     def save(self, folder: Path) -> None:
         """Write `folder`/base_model.json."""
-        with atomic_path(folder / IDENTITY_FILE) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(folder / IDENTITY_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> BaseIdentity | None:

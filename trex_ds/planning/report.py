@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from trex_ds.config import to_dict
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.modeling.held import held_by_this_rank
 from trex_ds.planning.candidates import GIB, Candidate, Planner, recommend
 
@@ -65,10 +64,7 @@ def _overrides(candidate: Candidate) -> str:
 
 def save_plan(made: dict[str, Any], path: Path) -> None:
     """Write a plan with date and versions."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps({**made, "environment": describe_environment()}, indent=1) + "\n", encoding="utf-8"
-        )
+    write_json(path, {**made, "environment": describe_environment()})
 
 
 def print_plan(made: dict[str, Any]) -> None:

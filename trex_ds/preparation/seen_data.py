@@ -12,7 +12,7 @@ import numpy as np
 
 from trex_ds.data.config import DataConfig
 from trex_ds.data.store import Store
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ def describe_data(data: DataConfig, seed: int, store: Store, indices: np.ndarray
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
     """Keep what `describe_data` gave beside the checkpoints of `folder`."""
-    with atomic_path(folder / _FILE) as temporary:
-        temporary.write_text(json.dumps(description, indent=1), encoding="utf-8")
+    write_json(folder / _FILE, description)
 
 
 def check_data(description: dict[str, Any], folder: Path) -> None:

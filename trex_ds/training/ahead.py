@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from trex_ds.console import console
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.preparation.showing import show
 from trex_ds.training.launched import launched
 from trex_ds.training.prepared import Prepared, prepare
@@ -63,5 +62,4 @@ def _report(prepared: Prepared, output: Path, cache: Path) -> None:
     out.print(f"cache: {cache}")
     output.mkdir(parents=True, exist_ok=True)
     content = {"stages": [asdict(stage) for stage in prepared.stages], "environment": describe_environment()}
-    with atomic_path(output / REPORT_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(output / REPORT_FILE, content)

@@ -15,7 +15,7 @@ import torch
 from trex_ds.distributed import on_rank_zero
 from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.evaluation.evaluate import evaluate
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.modeling.zero3 import whole_weights
 from trex_ds.tasks.harness.loading import load_kept
 from trex_ds.tracking.tracker import Tracker
@@ -130,5 +130,4 @@ class Measurements:
         )
 
     def _write_best(self) -> None:
-        with atomic_path(self._output / _BEST_FILE) as temporary:
-            temporary.write_text(json.dumps(self._best), encoding="utf-8")
+        write_json(self._output / _BEST_FILE, self._best)

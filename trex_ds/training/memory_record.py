@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 from trex_ds.console import console
 from trex_ds.distributed import agreed, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.modeling.held import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
 from trex_ds.tracking.tracker import Tracker
 
@@ -59,10 +58,7 @@ class MemoryRecord:
 
     def _save(self) -> None:
         content = {moment: [asdict(held) for held in ranks] for moment, ranks in self._moments.items()}
-        with atomic_path(self._folder / MEMORY_FILE) as temporary:
-            temporary.write_text(
-                json.dumps(content | {"environment": describe_environment()}, indent=1), encoding="utf-8"
-            )
+        write_json(self._folder / MEMORY_FILE, content | {"environment": describe_environment()})
 
 
 def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:

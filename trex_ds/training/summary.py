@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Estimate, Evaluation, Item
-from trex_ds.files import atomic_path
+from trex_ds.files import write_json
 from trex_ds.training.trainer import Seen
 
 _LONGEST = 200
@@ -115,8 +114,7 @@ class Summary:
             "seed": seed,
             "environment": describe_environment(),
         }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(path, content)
 
 
 def print_summary(summary: Summary, how_to_open_mlflow: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from trex_ds.files import atomic_path, cache_folder
+from trex_ds.files import cache_folder, write_json
 from trex_ds.packaged import install
 from trex_ds.wording import nearest
 
@@ -34,8 +34,8 @@ def folders() -> dict[str, str]:
         return json.loads(_index_file().read_text(encoding="utf-8"))
     index = _index(_root())
     found = {name: str(_folder_of(name, index).relative_to(_root())) for name in index}
-    with suppress(OSError, ValueError), atomic_path(_index_file()) as temporary:
-        temporary.write_text(json.dumps(found), encoding="utf-8")
+    with suppress(OSError, ValueError):
+        write_json(_index_file(), found)
     return found
 
 
