@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from importlib import import_module
 
 from trex_ds.version import __version__
+from trex_ds.wording import did_you_mean
 
 COMMANDS = {
     "train": ("train", "Train an adapter as a recipe says."),
@@ -44,8 +44,7 @@ def main(command: str | None = None) -> None:
         command, *words = words
     if command not in COMMANDS:
         if first:
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            hint = did_you_mean(command, COMMANDS, "there are")
             print(f"error: no command {command!r}; {hint}", file=sys.stderr)
         sys.exit(2)
 

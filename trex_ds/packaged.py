@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
+
+from trex_ds.wording import did_you_mean
 
 _PACKAGE = Path(__file__).parent
 DEEPSPEED_CONFIGS = _PACKAGE / "ds_configs"
@@ -41,10 +41,5 @@ def names_in(folder: Path) -> list[str]:
 
 def not_found(named: str, folder: Path) -> str:
     """Message for a path without a file that is not a name in `folder` either."""
-    return f"no file {named!r} (relative to {Path.cwd()}); {nearest(Path(named).stem, names_in(folder))}"
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the known name that `name` is most like, or at all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"by name there are {', '.join(known)}"
+    hint = did_you_mean(Path(named).stem, names_in(folder), "by name there are")
+    return f"no file {named!r} (relative to {Path.cwd()}); {hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from trex_ds.recipe_source import FieldPath, dotted
+from trex_ds.wording import nearest, shortened
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -30,7 +30,7 @@ _EXPECTED = {
     "literal_error": "{expected}",
 }
 # How alike two names must be to suggest one for the other: more so if it is in another section.
-_NEAR, _NEAR_ELSEWHERE = 0.6, 0.75
+_NEAR_ELSEWHERE = 0.75
 
 
 def sections_in(annotation: Any) -> list[Any]:
@@ -53,20 +53,19 @@ def describe_error(schema: Any, path: FieldPath, errors: Sequence[Any], on_comma
         way_out = "" if isinstance(path[-1], int) else f"; {add}give --{dotted(path)} VALUE"
         return f"required, but missing{way_out}"
     value = first["input"]
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    got = f"got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    got = f"got {shortened(json.dumps(value, ensure_ascii=False, default=str))}"
     if not all(error["type"] in _EXPECTED for error in errors):
         return f"{errors[-1]['msg'].removeprefix('Value error, ')}, {got}"
     expected = [_EXPECTED[error["type"]].format(**error.get("ctx", {})) for error in errors]
     line = f"must be {' or '.join(dict.fromkeys(expected))}, {got}"
     choices = [c for e in errors if e["type"] == "literal_error" for c in re.findall("'([^']*)'", e["ctx"]["expected"])]
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=_NEAR)
+    near = nearest(str(value), choices)
     return f"{line}; did you mean {near[0]}?" if near else line
 
 
 def unknown_kind(kinds: Sequence[str], given: Any) -> str:
     """Message for a section that has several kinds, told apart by its field `method`, and is given none of them."""
-    near = difflib.get_close_matches(str(given), kinds, n=1, cutoff=_NEAR)
+    near = nearest(str(given), kinds)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"method must be one of {', '.join(kinds)}, got {json.dumps(given)}{hint}"
 
@@ -99,12 +98,12 @@ def _unknown_key(schema: Any, path: FieldPath, location: Sequence[int | str], da
             f"whole, as --{dotted(parent)} '{{method: {chosen}, ...}}'"
         )
     siblings = [name for cls in sections for name in cls.__pydantic_fields__]
-    if near := difflib.get_close_matches(key, siblings, n=1, cutoff=_NEAR):
+    if near := nearest(key, siblings):
         return f"unknown key; did you mean {dashes}{dotted((*parent, near[0]))}?"
     elsewhere: dict[str, FieldPath] = {}
     for other, _, _ in _all_fields(schema):
         elsewhere.setdefault(str(other[-1]), other)
-    if near := difflib.get_close_matches(key, elsewhere, n=1, cutoff=_NEAR_ELSEWHERE):
+    if near := nearest(key, elsewhere, least=_NEAR_ELSEWHERE):
         return f"unknown key; did you mean {dashes}{dotted(elsewhere[near[0]])}?"
     return f"unknown key; known here: {', '.join(dashes + name for name in siblings)}"
 

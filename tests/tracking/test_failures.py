@@ -127,7 +127,8 @@ def test_settings_of_the_user_are_kept_and_others_are_set(closed_port, tmp_path,
 def test_the_process_ends_while_a_request_hangs(hanging_port, tmp_path):
     """Neither the sender's thread nor MLflow's own may hold the interpreter back."""
     script = f"""
-from trex_ds.tracking import Tracker, TrackingConfig
+from trex_ds.tracking.settings import TrackingConfig
+from trex_ds.tracking.tracker import Tracker
 tracker = Tracker(TrackingConfig(uri="http://127.0.0.1:{hanging_port}", timeout=3600.0), {str(tmp_path)!r})
 tracker.start()
 tracker.log_metrics({{"loss": 1.0}}, 1)

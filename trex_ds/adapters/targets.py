@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from peft import PeftConfig, PeftModel
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trex_ds.adapters.layer import linear_sizes
+from trex_ds.wording import nearest
 
 _ALL = "all-linear"
 
@@ -64,7 +64,7 @@ def _layer_problems(layers: list[int] | int | None, adaptable: Collection[str]) 
 
 def _none_of(name: str, candidates: Iterable[str]) -> str:
     leaves = sorted({candidate.rsplit(".", 1)[-1] for candidate in candidates})
-    near = get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.5)
+    near = nearest(name.rsplit(".", 1)[-1], leaves, least=0.5)
     folded = [leaf for leaf in leaves if leaf.casefold() == name.casefold()]
     guess = next(iter(folded or near), None)
     return "none of the model's: " + (f"did you mean {guess!r}? It has " if guess else "it has ") + ", ".join(leaves)

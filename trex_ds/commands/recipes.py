@@ -19,7 +19,8 @@ from dataclasses import field
 from pathlib import Path
 
 from trex_ds.config import ConfigError, read_flags, section
-from trex_ds.packaged import RECIPES, SCHEMAS, names_in, nearest
+from trex_ds.packaged import RECIPES, SCHEMAS, names_in
+from trex_ds.wording import did_you_mean
 
 _COPY = ("copy", "cp")
 
@@ -39,7 +40,7 @@ class Options:
             return [f"{' '.join(self.words)!r} is not understood; say copy NAME [TO], or nothing to list them"]
         names = names_in(RECIPES)
         if self.words[1] not in names:
-            return [f"no recipe {self.words[1]!r}; {nearest(self.words[1], names)}"]
+            return [f"no recipe {self.words[1]!r}; {did_you_mean(self.words[1], names)}"]
         if self.target.exists():
             return [f"{self.target} exists; remove it, or give another file"]
         if not self.target.parent.is_dir():

@@ -21,7 +21,7 @@ from typing import Any
 
 from trex_ds.config import ConfigError, read_flags, section
 from trex_ds.files import atomic_path
-from trex_ds.packaged import nearest
+from trex_ds.wording import did_you_mean
 
 RECIPE_CLASSES = {
     "train": ("trex_ds.training.recipe", "Recipe"),
@@ -45,7 +45,7 @@ class Options:
         if len(self.command) != 1:
             return [f"give one of {', '.join(RECIPE_CLASSES)}, got {' '.join(self.command)}"]
         if self.command[0] not in RECIPE_CLASSES:
-            return [f"no schema of {self.command[0]!r}; {nearest(self.command[0], list(RECIPE_CLASSES))}"]
+            return [f"no schema of {self.command[0]!r}; {did_you_mean(self.command[0], list(RECIPE_CLASSES))}"]
         return []
 
 

@@ -158,16 +158,8 @@ class _Comparison:
                 )
         return {
             "evaluation": f"evaluation_{summary.steps}.json",
-            "trainable_parameters": summary.trainable_parameters,
-            "base_parameters": summary.base_parameters,
             "untrained_tasks": [task for task in summary.adapted.per_task() if not summary.rows.get(task)],
-            "steps": summary.steps,
-            "tokens_seen": summary.seen.tokens,
-            "data_checksum": summary.seen.checksum,
-            "step_seconds": summary.step_seconds,
-            "tokens_per_second": summary.tokens_per_second,
-            "peak_bytes": summary.peak_bytes,
-            "seconds": summary.seconds,
+            **summary.figures(),
         }
 
     def _base(self) -> Evaluation | None:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch.distributed as dist
 
 from trex_ds.config import ConfigError
 from trex_ds.distributed import PeerError, collective_device, local_rank, world_size
+from trex_ds.environment import installed_versions
 from trex_ds.launching.peers import Peers
 from trex_ds.launching.process_group import peers
 from trex_ds.version import __version__
@@ -80,13 +80,8 @@ def check_nodes(output: Path, cache: Path, *, saves: bool, resumes: bool) -> Non
 
 def versions() -> dict[str, str]:
     """Versions of all that has to be the same on every rank; "none" for what is not installed."""
-    found = {"python": platform.python_version(), "trex_ds": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found
+    own = {"python": platform.python_version(), "trex_ds": __version__}
+    return own | dict.fromkeys(PACKAGES, "none") | installed_versions(PACKAGES)
 
 
 def _facts(output: Path, cache: Path, token: Path | None, is_first: bool, saves: bool, resumes: bool) -> dict[str, Any]:

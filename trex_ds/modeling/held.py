@@ -6,7 +6,7 @@ import math
 import resource
 import socket
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ class Share:
     held_bytes: int
     """Bytes on this rank: its shard, or everything where they are not sharded; in memory of any kind, or on disk."""
 
+    def __add__(self, other: Share) -> Share:
+        return Share(
+            self.parameters + other.parameters,
+            self.stored_bytes + other.stored_bytes,
+            self.held_bytes + other.held_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class Held:
@@ -69,8 +76,7 @@ def held_by_this_rank(model: nn.Module, optimizer: Any = None) -> Held:
             logical = module.in_features * module.out_features if packed else _numel(parameter)
             share = Share(logical, _numel(parameter) * parameter.element_size(), _held_bytes(parameter))
             role = role_of(f"{name}.{own}")
-            before = roles.get(role, Share(0, 0, 0))
-            roles[role] = Share(*(a + b for a, b in zip(asdict(before).values(), asdict(share).values(), strict=True)))
+            roles[role] = roles.get(role, Share(0, 0, 0)) + share
     states = [] if optimizer is None else [t for m, s in optimizer.state.items() for t in (m, *s.values())]
     optimizer_bytes = sum(t.nbytes for t in states if torch.is_tensor(t))
     return Held(rank(), socket.gethostname(), roles, optimizer_bytes, peak_bytes())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from trex_ds.tracking.names import mlflow_name
 from trex_ds.tracking.settings import TrackingConfig, masked, sqlite_file
 from trex_ds.tracking.store import make_store
+from trex_ds.wording import shortened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -210,11 +211,11 @@ class Sender:
             self.run_id,
             metrics=[Metric(mlflow_name(name), *rest) for name, *rest in batch.metrics],
             params=[
-                Param(mlflow_name(name), _cut(value, _MAX_PARAM))
+                Param(mlflow_name(name), shortened(value, _MAX_PARAM))
                 for name, value in batch.params.items()
                 if mlflow_name(name) not in self._fixed_params
             ],
-            tags=[RunTag(mlflow_name(name), _cut(value, _MAX_TAG)) for name, value in batch.tags.items()],
+            tags=[RunTag(mlflow_name(name), shortened(value, _MAX_TAG)) for name, value in batch.tags.items()],
         )
         for path, folder in batch.artifacts:
             try:
@@ -244,12 +245,8 @@ class Sender:
 
     def _describe(self, error: Exception) -> str:
         text = " ".join(f"{type(error).__name__}: {error}".split()).replace(self._uri, masked(self._uri))
-        return _cut(text, _MAX_ERROR)
+        return shortened(text, _MAX_ERROR)
 
 
 def _not_from_this_thread(record: logging.LogRecord) -> bool:
     return record.threadName != _THREAD_NAME
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Estimate, Evaluation, Item
 from trex_ds.files import write_json
 from trex_ds.training.trainer import Seen
+from trex_ds.wording import shortened
 
 _LONGEST = 200
 """Characters of a prompt or answer that are printed: a prompt's last, where the question mostly is."""
@@ -31,9 +33,9 @@ class Example:
         return [
             self.adapted.task,
             f"    prompt   {prompt if len(prompt) <= _LONGEST else '...' + prompt[3 - _LONGEST :]}",
-            f"    answer   {_shortened(answer)}",
-            f"    base     {_shortened(' '.join(self.base.generated.split()))}{_mark(self.base)}",
-            f"    adapted  {_shortened(' '.join(self.adapted.generated.split()))}{_mark(self.adapted)}",
+            f"    answer   {shortened(answer, _LONGEST)}",
+            f"    base     {shortened(' '.join(self.base.generated.split()), _LONGEST)}{_mark(self.base)}",
+            f"    adapted  {shortened(' '.join(self.adapted.generated.split()), _LONGEST)}{_mark(self.adapted)}",
         ]
 
 
@@ -65,6 +67,20 @@ class Summary:
         for before, after in zip(self.base.items, self.adapted.items, strict=True):
             found.setdefault(after.task, Example(before, after))
         return list(found.values())
+
+    def figures(self) -> dict[str, Any]:
+        """Sizes, speed and data of the job, as plain data."""
+        return {
+            "trainable_parameters": self.trainable_parameters,
+            "base_parameters": self.base_parameters,
+            "tokens_per_second": self.tokens_per_second,
+            "steps": self.steps,
+            "step_seconds": self.step_seconds,
+            "peak_bytes": self.peak_bytes,
+            "tokens_seen": self.seen.tokens,
+            "data_checksum": self.seen.checksum,
+            "seconds": self.seconds,
+        }
 
     def save(self, path: Path, seed: int) -> None:
         """Write every figure of the summary with date, hardware, versions and seed, as JSON."""
@@ -102,15 +118,7 @@ class Summary:
                 }
                 for one in self.examples()
             ],
-            "trainable_parameters": self.trainable_parameters,
-            "base_parameters": self.base_parameters,
-            "tokens_per_second": self.tokens_per_second,
-            "steps": self.steps,
-            "step_seconds": self.step_seconds,
-            "peak_bytes": self.peak_bytes,
-            "tokens_seen": self.seen.tokens,
-            "data_checksum": self.seen.checksum,
-            "seconds": self.seconds,
+            **self.figures(),
             "seed": seed,
             "environment": describe_environment(),
         }
@@ -155,10 +163,6 @@ def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
         values = (_percent(base.mean(untrained)), _percent(mean), _percent(mean_gains[untrained], sign=True))
         table.add_row(f"mean{mark}", str(mean.n), f"{100 * guess:.1f}", *values, end_section=True)
     return table
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _mark(item: Item) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from trex_ds.packaged import install
 from trex_ds.seeding import stable_hash, text_digest
 from trex_ds.tasks.base import Example, Scorer, Split
 from trex_ds.tasks.gym_names import gym_tasks
@@ -21,7 +22,7 @@ from trex_ds.wording import did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
 
-INSTALL = "pip install reasoning-gym==0.1.25"
+INSTALL = install("reasoning-gym", "gym")
 
 TRAIN_EXAMPLES = 1000
 EVALUATION_EXAMPLES = 100
