@@ -21,6 +21,7 @@ FLOORS = (
         "quiet",
         "console",
         "progress",
+        "tables",
         "seeding",
         "packaged",
         "protocols",

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
 from trex_ds.comparison.bootstrap import LEVEL, RESAMPLES, Interval
 from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Pair, Results
@@ -17,13 +15,12 @@ from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.files import atomic_path, write_json
+from trex_ds.tables import Table
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"
 
 STATISTICS = {"resamples": RESAMPLES, "level": LEVEL, "correction": "Holm", "seed": 0}
 """How intervals and p-values are made."""
-
-_Rows = list[list[str]]
 
 
 def write_results(results: Results, folder: Path, mlflow_run: str | None) -> None:
@@ -61,12 +58,7 @@ def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> No
     # Without markup: brackets in an error are text.
     out = console()
     # Columns for single tasks would not fit a screen; the Markdown has them.
-    for title, head, rows in _tables(results, []):
-        table = Table(title=title, title_justify="left")
-        for position, name in enumerate(head):
-            table.add_column(name, justify="right" if position else "left")
-        for row in rows:
-            table.add_row(*row)
+    for table in _tables(results, []):
         out.print(table)
     for line in [*_findings(results), *results.notes]:
         out.print(line)
@@ -77,9 +69,7 @@ def print_results(results: Results, folder: Path, how_to_open_mlflow: str) -> No
 def report(results: Results) -> str:
     """The same as Markdown."""
     parts = ["# Comparison\n"]
-    for title, head, rows in _tables(results, list(results.base_tasks)):
-        lines = [f"## {title}\n", _markdown_row(head), _markdown_row(["---"] * len(head)), *map(_markdown_row, rows)]
-        parts.append("\n".join(lines) + "\n")
+    parts += [table.markdown() + "\n" for table in _tables(results, list(results.base_tasks))]
     parts.append("## What is significant\n")
     parts.append("\n".join(f"- {line}" for line in _findings(results)) + "\n")
     parts.append(f"![accuracy against parameters]({PLOT_FILE})\n")
@@ -88,9 +78,9 @@ def report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _tables(results: Results, tasks: Sequence[str]) -> list[tuple[str, list[str], _Rows]]:
+def _tables(results: Results, tasks: Sequence[str]) -> list[Table]:
     """All tables, with a column for each of `tasks` where accuracies stand."""
-    accuracy: _Rows = []
+    accuracy: list[list[str]] = []
     done = [method for method in results.methods if method.accuracy is not None]
     if done:
         guesses, base = results.best_guess_tasks, results.base_tasks
@@ -103,16 +93,16 @@ def _tables(results: Results, tasks: Sequence[str]) -> list[tuple[str, list[str]
         values = [_interval(method.tasks[task]) for task in tasks]
         accuracy.append([method.name, seeds, *values, _interval(method.accuracy)])
     heads = [f"{task} (not trained on)" if task in results.untrained_tasks else task for task in tasks]
-    tables = [("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods])]
+    tables = [Table("Methods", _COST_HEAD, [_cost_row(method) for method in results.methods])]
     if rates := sorted({rate for method in results.methods for rate in method.tuning}):
         head = ["method", *(f"{rate:g}" for rate in rates)]
         rows = [[method.name, *(_loss(method, rate) for rate in rates)] for method in results.methods if method.tuning]
-        tables.append(("Loss on left-out examples by learning rate, * chosen", head, rows))
-    tables.append(("Accuracy in %, with 95% intervals", ["method", "seeds", *heads, "mean"], accuracy))
+        tables.append(Table("Loss on left-out examples by learning rate, * chosen", head, rows))
+    tables.append(Table("Accuracy in %, with 95% intervals", ["method", "seeds", *heads, "mean"], accuracy))
     if results.pairs:
         head = ["method", "against", "seeds", *heads, "mean", "p (Holm)", "parameters", "step time", "peak memory"]
         rows = [_pair_row(pair, tasks) for pair in results.pairs]
-        tables.append(("Differences in points, paired, with 95% intervals; ratios of cost", head, rows))
+        tables.append(Table("Differences in points, paired, with 95% intervals; ratios of cost", head, rows))
     return tables
 
 
@@ -170,7 +160,3 @@ def _interval(interval: Interval | None, sign: bool = False) -> str:
     form = "{:+.1f}" if sign else "{:.1f}"
     value, low, high = (form.format(100 * x) for x in (interval.value, interval.low, interval.high))
     return f"{value} ({low} to {high})"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -6,11 +6,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
 from trex_ds.console import console
 from trex_ds.data.validation import TaskReport, Validation
 from trex_ds.files import write_json
+from trex_ds.tables import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 12
@@ -32,19 +31,22 @@ _QUANTILES = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 def print_validation(validation: Validation) -> None:
     """Tables of counts and of lengths, what their columns mean, and every problem."""
-    counts = Table(title="Examples", title_justify="left")
-    texts = Table(title="Of these", title_justify="left")
-    lengths = Table(title="Tokens of prompt and answer", title_justify="left")
-    for table, names in ((counts, _COUNTS), (texts, _TEXTS), (lengths, _QUANTILES)):
-        table.add_column("task", overflow="fold")
-        for name in names:
-            table.add_column(name, justify="right", no_wrap=True)
-    lengths.add_column("min to max")
-    for report in validation.tasks:
-        for table, names in ((counts, _COUNTS), (texts, _TEXTS)):
-            table.add_row(report.task, *(f"{getattr(report, name):,}" for name in names.values()))
-        quantiles = (f"{length:,}" for length in _quantiles(report).values())
-        lengths.add_row(report.task, *quantiles, histogram(report.lengths))
+    counts, texts = (
+        Table(
+            title,
+            ["task", *names],
+            [[r.task, *(f"{getattr(r, n):,}" for n in names.values())] for r in validation.tasks],
+        )
+        for title, names in (("Examples", _COUNTS), ("Of these", _TEXTS))
+    )
+    lengths = Table(
+        "Tokens of prompt and answer",
+        ["task", *_QUANTILES, "min to max"],
+        [
+            [r.task, *(f"{length:,}" for length in _quantiles(r).values()), histogram(r.lengths)]
+            for r in validation.tasks
+        ],
+    )
     out = console()
     if validation.tasks:
         out.print(counts)

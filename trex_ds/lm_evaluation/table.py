@@ -14,6 +14,7 @@ import numpy as np
 from trex_ds.adapter_folder import AdapterFolder
 from trex_ds.console import console
 from trex_ds.evaluation.accuracy import Estimate, estimate, mean_over_tasks
+from trex_ds.tables import Table
 from trex_ds.tasks.harness.index import folders, leaf_configs
 from trex_ds.tasks.harness.loading import Loaded
 from trex_ds.tasks.harness.scoring import main_metric
@@ -107,17 +108,11 @@ def trained_tasks(adapter: str | None, loaded: Loaded) -> set[str] | None:
 
 def print_table(rows: Sequence[Row], means: Sequence[Row], output: Path) -> None:
     """The rows, the means below them, and where all of it is."""
-    from rich.table import Column, Table
-
     compared = any(row.base is not None for row in rows)
-    table = Table(Column("task", no_wrap=True), "n", "metric", "value", *(("base", "difference") if compared else ()))
-    for row in rows:
-        table.add_row(*_cells(row, compared))
-    table.add_section()
-    for row in means:
-        table.add_row(*_cells(row, compared))
+    head = ["task", "n", "metric", "value", *(("base", "difference") if compared else ())]
+    cells = [_cells(row, compared) for row in (*rows, *means)]
     out = console()
-    out.print(table)
+    out.print(Table("", head, cells, numbers=False, lines_after={len(rows) - 1}))
     out.print(f"all of it: {output}")
 
 

@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from trex_ds.config import to_dict
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.files import write_json
 from trex_ds.modeling.held import held_by_this_rank
 from trex_ds.planning.candidates import GIB, Candidate, Planner, recommend
+from trex_ds.tables import Table
 
 
 def plan(planner: Planner) -> dict[str, Any]:
@@ -98,36 +97,32 @@ def print_plan(made: dict[str, Any]) -> None:
 
 
 def _parameters(made: dict[str, Any]) -> Table:
-    table = Table(title="Parameters", title_justify="left")
-    _columns(table, "role", "number", "stored, GiB")
-    for role, share in made["roles"].items():
-        table.add_row(role, f"{share['parameters']:,}", _gib(share["stored_bytes"]))
-    table.add_section()
-    table.add_row("trained", f"{made['trained_parameters']:,}", "")
-    return table
+    rows = [[role, f"{s['parameters']:,}", _gib(s["stored_bytes"])] for role, s in made["roles"].items()]
+    trained = ["trained", f"{made['trained_parameters']:,}", ""]
+    return Table("Parameters", ["role", "number", "stored, GiB"], [*rows, trained], lines_after={len(rows) - 1})
 
 
 def _as_written(made: dict[str, Any]) -> Table:
     chosen = made["as_written"]
-    table = Table(title=f"The recipe as it is, GiB of each rank: {_name(chosen)}", title_justify="left")
-    _columns(table, "part", "GPU", "CPU", "disk")
     memory = chosen["memory"]
     moment = {"gathered weights, buffers": memory["gathered"], "activations": memory["activations"]}
     if memory["step"] > memory["gathered"] + memory["activations"]:
         moment = {"optimizer's step": memory["step"]}
-    rows: dict[str, list[int]] = {}
+    sizes: dict[str, list[int]] = {}
     for place, parts in enumerate((memory["kept"] | moment, memory["cpu"], memory["nvme"])):
         for part, size in parts.items():
-            rows.setdefault(part, [0, 0, 0])[place] = size
-    for part, sizes in rows.items():
-        table.add_row(part, *(_gib(size) if size else "" for size in sizes))
-    table.add_row("CUDA (assumed)", f"{made['assumptions']['cuda_memory']:.2f}", "", "")
-    table.add_section()
+            sizes.setdefault(part, [0, 0, 0])[place] = size
+    rows = [[part, *(_gib(size) if size else "" for size in own)] for part, own in sizes.items()]
+    rows.append(["CUDA (assumed)", f"{made['assumptions']['cuda_memory']:.2f}", "", ""])
     total = chosen["peak_bytes"] + made["assumptions"]["cuda_memory"] * GIB
-    table.add_row("at most", _gib(total), _gib(sum(memory["cpu"].values())), _gib(sum(memory["nvme"].values())))
-    table.caption = f"{chosen['problem'] or 'it fits'}; {_sent(chosen, made)}"
-    table.caption_justify = "left"
-    return table
+    at_most = ["at most", _gib(total), _gib(sum(memory["cpu"].values())), _gib(sum(memory["nvme"].values()))]
+    return Table(
+        f"The recipe as it is, GiB of each rank: {_name(chosen)}",
+        ["part", "GPU", "CPU", "disk"],
+        [*rows, at_most],
+        note=f"{chosen['problem'] or 'it fits'}; {_sent(chosen, made)}",
+        lines_after={len(rows) - 1},
+    )
 
 
 def _sent(chosen: dict[str, Any], made: dict[str, Any]) -> str:
@@ -138,33 +133,29 @@ def _sent(chosen: dict[str, Any], made: dict[str, Any]) -> str:
 
 
 def _alternatives(made: dict[str, Any]) -> Table:
-    table = Table(title="Alternatives, each with its best micro batch", title_justify="left")
-    _columns(table, "DeepSpeed file", "ckpt", "rows", "GiB", "GB sent", "gathers", "speed")
+    rows = []
     best = max((c["tokens_per_second"] for c in made["alternatives"] if c["problem"] is None), default=None)
     for chosen in made["alternatives"]:
         traffic = chosen["traffic"]
         fits = chosen["problem"] is None and best is not None
-        table.add_row(
-            Path(chosen["deepspeed"]).name,
-            "yes" if chosen["gradient_checkpointing"] else "no",
-            str(chosen["micro_batch_size"]),
-            _gib(chosen["peak_bytes"] + made["assumptions"]["cuda_memory"] * GIB),
-            f"{(traffic['gather_bytes'] + traffic['reduce_bytes']) / 1e9:.3g}",
-            f"{traffic['gather_calls']:,}",
-            f"{chosen['tokens_per_second'] / best:.2f}" if fits else "no fit",
+        rows.append(
+            [
+                Path(chosen["deepspeed"]).name,
+                "yes" if chosen["gradient_checkpointing"] else "no",
+                str(chosen["micro_batch_size"]),
+                _gib(chosen["peak_bytes"] + made["assumptions"]["cuda_memory"] * GIB),
+                f"{(traffic['gather_bytes'] + traffic['reduce_bytes']) / 1e9:.3g}",
+                f"{traffic['gather_calls']:,}",
+                f"{chosen['tokens_per_second'] / best:.2f}" if fits else "no fit",
+            ]
         )
-    return table
+    head = ["DeepSpeed file", "ckpt", "rows", "GiB", "GB sent", "gathers", "speed"]
+    return Table("Alternatives, each with its best micro batch", head, rows)
 
 
 def _name(chosen: dict[str, Any]) -> str:
     checkpointing = "with" if chosen["gradient_checkpointing"] else "without"
     return f"{chosen['deepspeed']}, micro batch {chosen['micro_batch_size']}, {checkpointing} checkpointing"
-
-
-def _columns(table: Table, first: str, *others: str) -> None:
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
 
 
 def _gib(size: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from trex_ds.reporting.plots import plots
-from trex_ds.reporting.result import Report, Table, place, tables, versions
+from trex_ds.reporting.result import Report, place, tables, versions
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; --open: #9a6700; }
@@ -42,7 +42,7 @@ def to_html(report: Report) -> str:
             "<h2>Verdicts</h2>",
             *(_verdict(row, _KINDS[v.outcome]) for row, v in zip(verdicts.rows, report.verdicts, strict=True)),
             *(_figure(name, svg) for name, svg in plots(report).items()),
-            *map(_table, others),
+            *(table.html() for table in others),
             f"<footer><p>{escape(versions(report))}</p></footer>",
             "</body></html>",
         ]
@@ -61,13 +61,3 @@ def _verdict(row: Sequence[str], kind: str) -> str:
 def _figure(name: str, svg: bytes) -> str:
     data = base64.b64encode(svg).decode()
     return f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}" /></figure>'
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<h2>{escape(table.title)}</h2><div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{note}"
-    )

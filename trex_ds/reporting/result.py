@@ -11,6 +11,7 @@ from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.claims import Verdict
 from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.throughput import Comparison, Speed, Throughput
+from trex_ds.tables import Table
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,6 @@ def place(report: Report) -> str:
 def versions(report: Report) -> str:
     """Versions of the packages that it was measured with, in a line."""
     return ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items())
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a head; all columns but the first are numbers or short."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
 
 
 def tables(report: Report) -> list[Table]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table as RichTable
 
 from trex_ds.adapter_folder import ADAPTER_FOLDER, AdapterFolder
 from trex_ds.adapters.architectures import ARCHITECTURES
@@ -29,6 +28,7 @@ from trex_ds.reporting.page import to_html
 from trex_ds.reporting.result import Report, verdict_table
 from trex_ds.reporting.routing import Specialization, cluster_meaning, specialization
 from trex_ds.reporting.throughput import Throughput, measure
+from trex_ds.tables import Table
 from trex_ds.tracking.tracker import Tracker
 from trex_ds.training.job import Context, log_origin
 from trex_ds.training.launched import launched
@@ -158,12 +158,7 @@ def _write(report: Report, folder: Path) -> None:
 def _print(report: Report, folder: Path, how_to_open_mlflow: str) -> None:
     out = console()
     made = verdict_table(report.verdicts)
-    table = RichTable(title=made.title, title_justify="left")
-    for name in made.head[:-1]:
-        table.add_column(name)
-    for row in made.rows:
-        table.add_row(*row[:-1])
-    out.print(table)
+    out.print(Table(made.title, made.head[:-1], [row[:-1] for row in made.rows], numbers=False))
     for verdict in report.verdicts:
         if verdict.outcome == claims.UNKNOWN:
             out.print(f"{verdict.claim}: {verdict.reason}")

@@ -6,13 +6,12 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
 from trex_ds.console import console
 from trex_ds.distributed import rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import write_json
 from trex_ds.preparation.showing import show
+from trex_ds.tables import Table
 from trex_ds.training.launched import launched
 from trex_ds.training.prepared import Prepared, prepare
 from trex_ds.training.recipe import Recipe
@@ -51,14 +50,12 @@ def _show(prepared: Prepared, count: int) -> None:
 
 
 def _report(prepared: Prepared, output: Path, cache: Path) -> None:
-    table = Table(title="Preparation", title_justify="left")
-    for name in ("stage", "items", "seconds", "items/s", "peak memory"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    rows = []
     for stage in prepared.stages:
         rate = f"{stage.items / stage.seconds:,.0f}" if stage.made else "in the cache"
-        table.add_row(stage.name, f"{stage.items:,}", f"{stage.seconds:.1f}", rate, f"{stage.peak_mib:,.0f} MiB")
+        rows.append([stage.name, f"{stage.items:,}", f"{stage.seconds:.1f}", rate, f"{stage.peak_mib:,.0f} MiB"])
     out = console()
-    out.print(table)
+    out.print(Table("Preparation", ["stage", "items", "seconds", "items/s", "peak memory"], rows))
     out.print(f"cache: {cache}")
     output.mkdir(parents=True, exist_ok=True)
     content = {"stages": [asdict(stage) for stage in prepared.stages], "environment": describe_environment()}

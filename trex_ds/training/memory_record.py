@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from torch import nn
 
 from trex_ds.console import console
@@ -15,6 +14,7 @@ from trex_ds.distributed import agreed, gather_objects, on_rank_zero, rank
 from trex_ds.environment import describe_environment
 from trex_ds.files import write_json
 from trex_ds.modeling.held import Held, check_sharded, held_by_all_ranks, peak_bytes, reset_peak
+from trex_ds.tables import Table
 from trex_ds.tracking.tracker import Tracker
 
 MEMORY_FILE = "memory.json"
@@ -71,15 +71,12 @@ def memory_metrics(ranks: Sequence[Held], moment: str) -> dict[str, float]:
 
 def memory_table(ranks: Sequence[Held], moment: str) -> Table:
     """GiB by role and rank; of many ranks the least and the most."""
-    table = Table(title=f"What each rank holds {moment}, in GiB", title_justify="left")
     few = len(ranks) <= _MOST_COLUMNS
-    table.add_column("role")
     columns = [f"rank {held.rank}" for held in ranks] if few else ["least of a rank", "most of a rank"]
-    for name in ("parameters", "all of it", *columns):
-        table.add_column(name, justify="right")
+    rows: list[list[str]] = []
 
     def row(role: str, whole: Sequence[str], held: Sequence[int]) -> None:
-        table.add_row(role, *whole, *[_gib(value) for value in (held if few else (min(held), max(held)))])
+        rows.append([role, *whole, *(_gib(value) for value in (held if few else (min(held), max(held))))])
 
     for role, share in ranks[0].roles.items():
         whole = (f"{share.parameters:,}", _gib(share.stored_bytes))
@@ -87,7 +84,7 @@ def memory_table(ranks: Sequence[Held], moment: str) -> Table:
     if any(held.optimizer_bytes for held in ranks):
         row("optimizer", ("", ""), [held.optimizer_bytes for held in ranks])
     row("peak memory", ("", ""), [held.peak_bytes for held in ranks])
-    return table
+    return Table(f"What each rank holds {moment}, in GiB", ["role", "parameters", "all of it", *columns], rows)
 
 
 def _gib(count: int) -> str:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Estimate, Evaluation, Item
 from trex_ds.files import write_json
+from trex_ds.tables import Table
 from trex_ds.training.trainer import Seen
 from trex_ds.wording import shortened
 
@@ -144,10 +143,8 @@ def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
 
     Tasks that were not trained on come after the others, marked, with a mean of their own.
     """
-    table = Table(title="Accuracy in % (± standard error)", title_justify="left")
-    table.add_column("task", no_wrap=True)
-    for name in ("n", "best guess", "base", "adapted", "difference"):
-        table.add_column(name, justify="right")
+    rows: list[list[str]] = []
+    lines_after: set[int] = set()
     before, after = base.per_task(), adapted.per_task()
     gains, *mean_gains = adapted.gain_over(base)
     guesses = adapted.best_guess()
@@ -157,12 +154,13 @@ def accuracy_table(base: Evaluation, adapted: Evaluation) -> Table:
             break
         for task in tasks:
             values = (_percent(before[task]), _percent(after[task]), _percent(gains[task], sign=True))
-            table.add_row(f"{task}{mark}", str(after[task].n), f"{100 * guesses[task]:.1f}", *values)
-        table.add_section()
+            rows.append([f"{task}{mark}", str(after[task].n), f"{100 * guesses[task]:.1f}", *values])
+        lines_after |= {len(rows) - 1, len(rows)}
         mean, guess = adapted.mean(untrained), adapted.mean_best_guess(untrained)
         values = (_percent(base.mean(untrained)), _percent(mean), _percent(mean_gains[untrained], sign=True))
-        table.add_row(f"mean{mark}", str(mean.n), f"{100 * guess:.1f}", *values, end_section=True)
-    return table
+        rows.append([f"mean{mark}", str(mean.n), f"{100 * guess:.1f}", *values])
+    head = ["task", "n", "best guess", "base", "adapted", "difference"]
+    return Table("Accuracy in % (± standard error)", head, rows, lines_after=lines_after)
 
 
 def _mark(item: Item) -> str:
