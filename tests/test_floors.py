@@ -22,6 +22,7 @@ FLOORS = (
         "console",
         "progress",
         "tables",
+        "intervals",
         "seeding",
         "packaged",
         "protocols",

@@ -47,7 +47,7 @@ def test_p_is_the_level_at_which_the_interval_ends_at_zero(monkeypatch):
     values = {"task": np.random.default_rng(5).normal(0.3, 1.0, (3, 60))}
     found, _ = bootstrap(values, -1.0)
     assert 0 < found.p < 1
-    monkeypatch.setattr("trex_ds.comparison.bootstrap.LEVEL", 1 - found.p)
+    monkeypatch.setattr("trex_ds.comparison.bootstrap.CONFIDENCE", 1 - found.p)
     at_p, _ = bootstrap(values, -1.0)
     assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0.0, abs=1e-3)
 

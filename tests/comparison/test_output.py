@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trex_ds.comparison.bootstrap import Interval
+from trex_ds.comparison.bootstrap import IntervalWithP
 from trex_ds.comparison.output import print_results, report
 from trex_ds.comparison.results import MethodResult, Pair, Results, RunResult
 
@@ -13,7 +13,7 @@ ERROR = "OSError: [Errno 28] no space in [red] or a|b"
 
 
 def method(name: str, value: float, **overrides: Any) -> MethodResult:
-    interval = Interval(value, value - 0.1, value + 0.1, 0.01)
+    interval = IntervalWithP(value, value - 0.1, value + 0.1, 0.01)
     values: dict[str, Any] = {
         "name": name,
         "adapter": {},
@@ -32,7 +32,7 @@ def method(name: str, value: float, **overrides: Any) -> MethodResult:
 
 def results() -> Results:
     failed = method("broken", 0.0, accuracy=None, tuning={}, learning_rate=None, error=ERROR)
-    difference = Interval(0.2, 0.1, 0.3, 0.01)
+    difference = IntervalWithP(0.2, 0.1, 0.3, 0.01)
     pair = Pair("mine", "other", [0], difference, {"a|b": difference}, 0.02, True, 1.0, 1.0, 1.0)
     methods = [method("mine", 0.7), method("other", 0.5), failed]
     return Results({}, "mine", methods, 0.25, {"a|b": 0.25}, 0.6, {"a|b": 0.6}, [pair], [f"broken: {ERROR}."])

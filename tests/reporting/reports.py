@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from trex_ds.adapters.counts import ROLES
+from trex_ds.intervals import Interval
 from trex_ds.reporting import claims
 from trex_ds.reporting.approximation import Approximation
-from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.result import Report
 from trex_ds.reporting.throughput import Comparison, Speed, Throughput
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.reports import FALLING, RISING, compared, report, roles, throughput
+from trex_ds.intervals import Interval
 from trex_ds.reporting import claims
 from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.claims import FAILS, HOLDS, UNKNOWN
-from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.routing import AgainstChance, Specialization
 
 

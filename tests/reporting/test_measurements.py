@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trex_ds.intervals import mean_by_t, of_median
 from trex_ds.reporting import approximation, routing
-from trex_ds.reporting.intervals import mean_by_t, of_median
 from trex_ds.reporting.throughput import order
 
 

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from trex_ds.intervals import CONFIDENCE, Interval
+
 RESAMPLES = 10_000
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean with its interval at `LEVEL`, and the two-sided p-value of its being 0: where the interval ends at 0."""
+class IntervalWithP(Interval):
+    """A mean with its interval, and the two-sided p-value of its being 0: where the interval ends at 0."""
 
-    value: float
-    low: float
-    high: float
     p: float
 
 
@@ -29,7 +27,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
     untrained: Collection[str] = (),
-) -> tuple[Interval, dict[str, Interval]]:
+) -> tuple[IntervalWithP, dict[str, IntervalWithP]]:
     """The unweighted mean over the trained tasks, and each task's mean, with bootstrap intervals.
 
     Each resample draws seeds (runs) with replacement, the same for all tasks, and within each task items with
@@ -60,7 +58,7 @@ def bootstrap(
     (seeds,) = counts
     generator = np.random.default_rng(seed)
     drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    tasks: dict[str, Interval] = {}
+    tasks: dict[str, IntervalWithP] = {}
     counted = {name: array for name, array in values.items() if name not in untrained} or values
     total = np.zeros(resamples)
     for name, array in values.items():
@@ -116,9 +114,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) -> Interval:
+def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) -> IntervalWithP:
     if spread.degrees_of_freedom == 0:  # one answer under one seed tells nothing of others
-        return Interval(value, least, 1.0, 1.0)
+        return IntervalWithP(value, least, 1.0, 1.0)
     # Sums of rounded shares: what is 0 but for rounding counts as 0.
     distances = np.sort(np.where(np.abs(means) < 1e-12, 0.0, means) - value)
 
@@ -141,4 +139,4 @@ def _interval(value: float, means: np.ndarray, spread: _Spread, least: float) ->
         for _ in range(20):
             middle = (below + tail) / 2
             below, tail = (below, middle) if excludes_zero(middle) else (middle, tail)
-    return Interval(value, *bounds((1 - LEVEL) / 2), 2 * tail)
+    return IntervalWithP(value, *bounds((1 - CONFIDENCE) / 2), 2 * tail)

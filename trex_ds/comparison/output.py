@@ -8,18 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from trex_ds.comparison.bootstrap import LEVEL, RESAMPLES, Interval
+from trex_ds.comparison.bootstrap import RESAMPLES
 from trex_ds.comparison.pareto import draw_pareto
 from trex_ds.comparison.results import MethodResult, Pair, Results
 from trex_ds.console import console
 from trex_ds.environment import describe_environment
 from trex_ds.evaluation.accuracy import Evaluation
 from trex_ds.files import atomic_path, write_json
+from trex_ds.intervals import CONFIDENCE, Interval
 from trex_ds.tables import Table
 
 RESULTS_FILE, REPORT_FILE, PLOT_FILE, SCORES_FILE = "comparison.json", "comparison.md", "pareto.png", "scores.csv"
 
-STATISTICS = {"resamples": RESAMPLES, "level": LEVEL, "correction": "Holm", "seed": 0}
+STATISTICS = {"resamples": RESAMPLES, "level": CONFIDENCE, "correction": "Holm", "seed": 0}
 """How intervals and p-values are made."""
 
 

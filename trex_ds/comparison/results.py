@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trex_ds.comparison.bootstrap import Interval, bootstrap, holm
+from trex_ds.comparison.bootstrap import IntervalWithP, bootstrap, holm
 from trex_ds.comparison.config import EQUAL_LORA, CompareRecipe
 from trex_ds.comparison.runs import Run
 from trex_ds.comparison.state import RunState
@@ -51,8 +51,8 @@ class MethodResult:
     error: str | None
     """Why there is no learning rate."""
     runs: list[RunResult]
-    accuracy: Interval | None
-    tasks: Mapping[str, Interval]
+    accuracy: IntervalWithP | None
+    tasks: Mapping[str, IntervalWithP]
     trainable_parameters: int | None
     step_seconds: float | None
     """Median of the seeds' medians."""
@@ -72,9 +72,9 @@ class Pair:
     method: str
     baseline: str
     seeds: list[int]
-    difference: Interval
+    difference: IntervalWithP
     """Difference of the mean accuracies over the trained tasks."""
-    tasks: Mapping[str, Interval]
+    tasks: Mapping[str, IntervalWithP]
     p_corrected: float
     """Holm's, over all pairs of the comparison."""
     significant: bool
@@ -162,8 +162,8 @@ def results_of(
     for name, adapter in methods.items():
         own = [_run_result(run, states[run.folder], evaluations, output) for run in runs if run.method == name]
         done = [run.result for run in own if run.status == "finished"]
-        accuracy: Interval | None = None
-        tasks: dict[str, Interval] = {}
+        accuracy: IntervalWithP | None = None
+        tasks: dict[str, IntervalWithP] = {}
         if done:
             accuracy, tasks = bootstrap(stacked(scores, name, recipe.seeds), least=0.0, untrained=untrained)
         choice = choices.get(name)

@@ -16,8 +16,8 @@ from peft import get_peft_model
 from torch import Tensor, nn
 
 from trex_ds.adapters.trex import TRexConfig
+from trex_ds.intervals import Interval, mean_by_t
 from trex_ds.progress import Progress
-from trex_ds.reporting.intervals import Interval, mean_by_t
 
 SIZES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8))
 """(I, J), none of them smaller than the one before in either."""

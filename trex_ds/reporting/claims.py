@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from trex_ds.adapters.counts import trained
+from trex_ds.intervals import Interval
 from trex_ds.methods.config import METHODS
 from trex_ds.reporting.approximation import Approximation
-from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.routing import AgainstChance, Specialization
 from trex_ds.reporting.throughput import Comparison, Throughput
 

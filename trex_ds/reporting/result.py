@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trex_ds.adapters.counts import ROLES, trained
+from trex_ds.intervals import Interval
 from trex_ds.reporting.approximation import Approximation
 from trex_ds.reporting.claims import Verdict
-from trex_ds.reporting.intervals import Interval
 from trex_ds.reporting.throughput import Comparison, Speed, Throughput
 from trex_ds.tables import Table
 

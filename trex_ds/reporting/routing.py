@@ -19,9 +19,9 @@ from torch import Tensor
 from trex_ds.adapters.layer import RoutedLinear
 from trex_ds.adapters.router import Given
 from trex_ds.adapters.trex_router import TRexRouter
+from trex_ds.intervals import Interval, percentile_interval
 from trex_ds.progress import Progress
 from trex_ds.protocols import CausalLM
-from trex_ds.reporting.intervals import Interval, percentile_interval
 from trex_ds.seeding import seeded_order
 from trex_ds.training.prepared import Prepared
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from trex_ds.distributed import gather_objects, on_rank_zero, rank
+from trex_ds.intervals import Interval, of_median
 from trex_ds.modeling.held import peak_bytes, reset_peak
 from trex_ds.progress import Progress
 from trex_ds.reporting.config import Timing
 from trex_ds.reporting.engine import SteppedTrainer, give_memory_back, make_trainer, release
-from trex_ds.reporting.intervals import Interval, of_median
 from trex_ds.training.job import training_arguments
 from trex_ds.training.prepared import Prepared
 from trex_ds.training.recipe import Recipe

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CONFIDENCE = 0.95
-"""Confidence level of every interval in a report."""
+"""Confidence level of every interval."""
 _RESAMPLES = 10_000
 _SEED = 0
 
@@ -38,13 +38,6 @@ def of_median(values: Sequence[float]) -> Interval:
     sample: np.ndarray = np.asarray(values, np.float64)
     drawn = sample[np.random.default_rng(_SEED).integers(len(sample), size=(_RESAMPLES, len(sample)))]
     return percentile_interval(float(np.median(sample)), np.median(drawn, axis=1))
-
-
-def bootstrap(statistic: Callable[[np.ndarray], float], size: int, resamples: int) -> Interval:
-    """A statistic of `size` items by the percentile bootstrap: `statistic(indices)` is its value on those items."""
-    generator = np.random.default_rng(_SEED)
-    values = [statistic(generator.integers(size, size=size)) for _ in range(resamples)]
-    return percentile_interval(statistic(np.arange(size)), values)
 
 
 def percentile_interval(value: float, resampled: Sequence[float] | np.ndarray) -> Interval:
