@@ -184,6 +184,7 @@ def test_what_all_kinds_have_in_common(kind, tmp_path):
     assert found == list(source_of(config, mirror).examples())
     assert {split for split, _ in found} == {"train", "evaluation"}
     assert not {e.text for split, e in found if split == "train"} & {e.text for s, e in found if s == "evaluation"}
+    assert {example.plain for _, example in found} == {source.plain}
     json.dumps([example.record for _, example in found])
     if scorer := source.scorer():
         assert {scorer(example, example.answer) for _, example in found} == {1.0}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from trex_ds.tasks.registry import kinds
+
 Form = Literal["chat", "line", "plain"]
 """chat: in the tokenizer's chat template; line: ended by a line break, for want of a template; plain: as it stands."""
 Forms = Mapping[Form, Sequence[str]]
@@ -21,7 +23,8 @@ def forms_of(tasks: Sequence[Mapping[str, Any]], has_template: bool) -> Forms:
     found: dict[Form, list[str]] = {}
     for entry in tasks:
         if entry.get("train_examples") != 0:
-            plain = entry["source"].startswith("lm_eval:")
+            kind = kinds().get(entry["source"].partition(":")[0])
+            plain = kind is not None and kind.plain
             found.setdefault("plain" if plain else "chat" if has_template else "line", []).append(entry["source"])
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from trex_ds.tasks.base import Example, Scorer, Split, exact_match
 from trex_ds.tasks.config import TaskConfig
@@ -19,6 +20,9 @@ class Source(ABC):
         config: the entry.
         mirror: a folder whose `<hub id>` subfolders stand in for hub datasets, or None.
     """
+
+    plain: ClassVar[bool] = False
+    """Whether its examples are plain, as `Example.plain` says; all of a kind are or none."""
 
     def __init__(self, location: str, config: TaskConfig, mirror: str | None = None):
         self.location = location

@@ -31,6 +31,8 @@ _OPTIONS = ("training_split",)
 class LmEvalSource(Source):
     """Examples from the documents of lm-eval's tasks; lm-eval asks and scores them."""
 
+    plain = True
+
     def problems(self) -> list[str]:
         """A name that lm-eval does not have, and options that are not known."""
         found = [
