@@ -18,7 +18,7 @@ _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not t
 
 
 @dataclass(frozen=True)
-class BenchmarkArguments:
+class EvaluationArguments:
     """What to evaluate, on what, and where to write."""
 
     tasks: tuple[str, ...]
@@ -101,14 +101,14 @@ class _Options:
         return found
 
 
-def parse(argv: Sequence[str], description: str | None) -> BenchmarkArguments:
+def parse(argv: Sequence[str], description: str | None) -> EvaluationArguments:
     """The arguments of a command line.
 
     Raises:
         ConfigError: with all that is wrong.
     """
     given = read_flags(_Options, argv, description)
-    return BenchmarkArguments(
+    return EvaluationArguments(
         tasks=given.task_names,
         adapter=given.adapter,
         model=given.base_model,

@@ -23,7 +23,7 @@ from trex_ds.evaluation.harness import check_room
 from trex_ds.evaluation.harness_model import ContextIntuition, TRexLM
 from trex_ds.files import atomic_path
 from trex_ds.launching.process_group import naming_the_rank, start_distributed
-from trex_ds.lm_evaluation.arguments import BenchmarkArguments
+from trex_ds.lm_evaluation.arguments import EvaluationArguments
 from trex_ds.lm_evaluation.table import Results, Row, means_of, print_table, rows_of, trained_tasks
 from trex_ds.modeling.base import load_base_model, load_tokenizer
 from trex_ds.protocols import Tokenizer
@@ -38,7 +38,7 @@ EMBEDDING_BATCH = 32
 _BOOTSTRAP = 1000  # draws, for the errors of metrics that are no mean
 
 
-def run(arguments: BenchmarkArguments) -> list[Row] | None:
+def run(arguments: EvaluationArguments) -> list[Row] | None:
     """Evaluate, print the table and write the results; every rank calls it.
 
     Writes to `arguments.output`, where it takes the place of an earlier evaluation: lm-eval's own results, as
@@ -91,7 +91,7 @@ def run(arguments: BenchmarkArguments) -> list[Row] | None:
         return rows
 
 
-def _say_what_keeps_its_shots(arguments: BenchmarkArguments, loaded: Loaded) -> None:
+def _say_what_keeps_its_shots(arguments: EvaluationArguments, loaded: Loaded) -> None:
     kept = [name for name, task in loaded.tasks.items() if task.config.num_fewshot == 0]
     if arguments.num_fewshot and kept:
         more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
@@ -102,7 +102,7 @@ def _say_what_keeps_its_shots(arguments: BenchmarkArguments, loaded: Loaded) -> 
         )
 
 
-def _load(arguments: BenchmarkArguments, device: torch.device) -> tuple[Any, Any, ContextIntuition | None]:
+def _load(arguments: EvaluationArguments, device: torch.device) -> tuple[Any, Any, ContextIntuition | None]:
     """Model, tokenizer, and where intuition scores come from."""
     if arguments.adapter is not None:
         from trex_ds.answering import Answerer
@@ -127,7 +127,7 @@ def _evaluate(
     model: Any,
     tokenizer: Tokenizer,
     scores: ContextIntuition | None,
-    arguments: BenchmarkArguments,
+    arguments: EvaluationArguments,
     loaded: Loaded,
     device: torch.device,
     suffix: str,
@@ -184,7 +184,7 @@ def _save(output: Path, suffix: str, results: Results, tasks: Sequence[str]) -> 
     _write(output / f"results{suffix}.json", {name: value for name, value in results.items() if name != "samples"})
 
 
-def _save_table(arguments: BenchmarkArguments, rows: Sequence[Row], means: Sequence[Row]) -> None:
+def _save_table(arguments: EvaluationArguments, rows: Sequence[Row], means: Sequence[Row]) -> None:
     table = {
         "rows": [asdict(row) for row in rows],
         "means": [asdict(row) for row in means],
