@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.intuition.planted import planted_centroids
 from tests.training.jobs import write_recipe
+from trex_ds.adapter_folder import CENTROIDS_FILE
 from trex_ds.config import ConfigError, read_recipe
 from trex_ds.intuition.centroids import Centroids
 from trex_ds.launching.processes import check_processes_fit
@@ -119,6 +121,18 @@ def test_centroids_of_another_embedder(tmp_path):
     other.save(tmp_path / "other")
     with pytest.raises(ConfigError, match="made with another embedder"):
         prepare(read(file, "--intuition.centroids", str(tmp_path / "other")), CPU)
+
+
+def test_centroids_of_another_number_and_damaged_ones(tmp_path):
+    file = write_recipe(tmp_path)
+    planted_centroids(5).save(tmp_path / "five")
+    given = ("--intuition.centroids", str(tmp_path / "five"))
+    with pytest.raises(ConfigError, match=r"five has 5 clusters but adapter.num_clusters is \d"):
+        read(file, *given)
+    saved = tmp_path / "five" / CENTROIDS_FILE
+    saved.write_bytes(saved.read_bytes()[:-10])
+    with pytest.raises(ConfigError, match="is damaged or not a centroids file"):
+        read(file, *given)
 
 
 def test_given_centroids_are_used(tmp_path):
