@@ -11,6 +11,7 @@ from trex_ds.adapters.peft_config import peft_config
 from trex_ds.config import ConfigError
 from trex_ds.modeling.base import model_location, supported_attention
 from trex_ds.modeling.held import BASE, role_of
+from trex_ds.modeling.meta import base_on_meta
 from trex_ds.modeling.quantized import use_linears_in_4_bits
 from trex_ds.planning.attention import PLANNED, register
 from trex_ds.training.recipe import Recipe
@@ -22,25 +23,20 @@ def meta_model(recipe: Recipe) -> Any:
     Raises:
         ConfigError: if no model can be made of the configuration.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.modeling_utils import set_zero3_state
+    from transformers import AutoConfig
 
     register()
     try:
         attention = "eager" if supported_attention(recipe.model) == "eager" else PLANNED
         config = AutoConfig.from_pretrained(model_location(recipe.model.name), revision=recipe.model.revision)
-        # Without set_zero3_state a TrainingArguments that is alive would have DeepSpeed shard the empty parameters.
-        with torch.device("meta"), set_zero3_state():
-            base = AutoModelForCausalLM.from_config(
-                config, dtype=recipe.model.torch_dtype, attn_implementation=attention
-            )
-            if recipe.model.quantization is not None:
+        base = base_on_meta(config, attention, recipe.model.torch_dtype)
+        if recipe.model.quantization is not None:
+            with torch.device("meta"):
                 use_linears_in_4_bits(base)
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"model.name: {recipe.model.name!r} describes no model that could be planned: {error}"]
         ) from None
-    base.requires_grad_(False)
     base.config.use_cache = False
     model = adapt_on_meta(base, peft_config(recipe.adapter), len(recipe.tasks))
     for name, parameter in model.named_parameters():
