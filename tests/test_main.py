@@ -40,6 +40,12 @@ def started(*words: str, environment: dict[str, str] | None = None) -> subproces
     return subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
 
 
+def test_output_that_nobody_reads_is_no_error():
+    words = f"{sys.executable} -m trex_ds plan --help | true; exit ${{PIPESTATUS[0]}}"
+    done = started("bash", "-c", words)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run the program in this process: exit code, standard output and error."""

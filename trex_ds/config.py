@@ -34,6 +34,8 @@ from trex_ds.recipe_source import COMMAND_LINE, FieldPath, Source, parse_argumen
 T = TypeVar("T")
 
 EXIT_USAGE = 2
+EXIT_PIPE = 141
+"""What shells report of a program that wrote to a pipe without a reader."""
 # How long other ranks let rank 0 speak first: a launcher ends all ranks soon after one has exited.
 _RANK_ZERO_FIRST_SECONDS = 3.0
 
@@ -174,7 +176,7 @@ def _checked(schema: type[T], source: Source) -> T:
 
 
 def run_or_exit(main: Callable[[], object]) -> None:
-    """Run an entry point; a ConfigError ends the process with code 2 and without a traceback.
+    """Run an entry point; a ConfigError ends the process with code 2, a closed pipe with 141, without a traceback.
 
     Rank 0 prints the error. Where it is the error of another node alone (a file that is not there),
     its first rank prints it too, after leaving rank 0 the time to end the job.
@@ -183,7 +185,14 @@ def run_or_exit(main: Callable[[], object]) -> None:
     quiet_imports()
     print_any_text()
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; what is left to print goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_PIPE) from None
     except ConfigError as error:
         rank = _rank()
         if rank == 0:
