@@ -57,8 +57,8 @@ gpu-check: environment
 
 # The schemas that recipes name, as the recipes' sections are now.
 schemas:
-	$(BIN)/trex-ds schema train --output trex_ds/schemas/train.json
-	$(BIN)/trex-ds schema compare --output trex_ds/schemas/compare.json
+	$(BIN)/python -m trex_ds schema train --output trex_ds/schemas/train.json
+	$(BIN)/python -m trex_ds schema compare --output trex_ds/schemas/compare.json
 
 clean:
 	rm -rf $(VENV) runs mlflow.db mlartifacts

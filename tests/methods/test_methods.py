@@ -103,6 +103,14 @@ def test_hooks_of_a_misspelled_method_are_refused():
         hooks("POLI")(Hooks)
 
 
+def test_a_peft_type_that_is_not_registered_is_told():
+    class Lost(METHODS["lora"]):
+        peft_type = "LOST"
+
+    with pytest.raises(LookupError, match="no configuration 'LOST', the peft_type of method 'lora'; @routed_method"):
+        peft_config(Lost())
+
+
 def test_two_methods_cannot_have_one_name():
     with pytest.raises(ValueError, match=r"'lora' is Lora already; give .*Another another name"):
 

@@ -111,8 +111,8 @@ def test_fraction_without_effect_where_one_side_is_all():
 def test_a_kind_of_source_is_one_class(monkeypatch):
     monkeypatch.setattr(registry, "_KINDS", dict(kinds()))
 
-    @register("count")
-    class CountSource(Source):
+    @register("planted")
+    class PlantedSource(Source):
         def problems(self) -> list[str]:
             return [] if self.location.isdigit() else [f"source: {self.location!r} is no number"]
 
@@ -123,20 +123,21 @@ def test_a_kind_of_source_is_one_class(monkeypatch):
             return "1"
 
         def examples(self) -> Iterator[tuple[Split, Example]]:
-            yield from (("train", Example(f"{i} + 1 =", str(i + 1), "count")) for i in range(int(self.location)))
+            yield from (("train", Example(f"{i} + 1 =", str(i + 1), "planted")) for i in range(int(self.location)))
 
-    assert TaskConfig("count:many", options={"a": 1}).problems() == [
-        "options: has no effect with source count:many; remove it",
+    assert TaskConfig("planted:many", options={"a": 1}).problems() == [
+        "options: has no effect with source planted:many; remove it",
         "source: 'many' is no number",
     ]
-    assert problems_of(TaskConfig("count:3")) == []
-    source = source_of(TaskConfig("count:3"))
+    assert problems_of(TaskConfig("planted:3")) == []
+    source = source_of(TaskConfig("planted:3"))
     assert [example.prompt for _, example in source.examples()] == ["0 + 1 =", "1 + 1 =", "2 + 1 ="]
     assert source.scorer() is exact_match
+    known = ", ".join(sorted([*KNOWN.split(", "), "planted:"]))
     (problem,) = TaskConfig("foo:bar").problems()
-    assert problem == f"source: 'foo:bar' does not begin with a known prefix; known: count:, {KNOWN}"
+    assert problem == f"source: 'foo:bar' does not begin with a known prefix; known: {known}"
     with pytest.raises(ValueError, match="two kinds of source have the prefix gym: "):
-        register("gym")(CountSource)
+        register("gym")(PlantedSource)
 
 
 def test_wrong_entries_are_refused_without_the_sources_libraries():
