@@ -9,6 +9,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUTPUT ?= runs/quickstart
 
+# What is written by hand: runs and downloads may lie beside it.
+SPELLED := trex_ds launch tests benchmarks docs tools docker .ci Makefile setup.cfg pyproject.toml $(wildcard *.md)
+
 export HF_HUB_OFFLINE     ?= 1
 export TOKENIZERS_PARALLELISM = false
 
@@ -45,7 +48,7 @@ check: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell --dictionary=- --dictionary=tools/american.txt
+	$(BIN)/codespell --dictionary=- --dictionary=tools/american.txt $(SPELLED)
 	$(BIN)/python tools/references.py
 	$(BIN)/python tools/docstrings.py trex_ds launch benchmarks docs tools tests
 	$(BIN)/hadolint docker/Dockerfile docker/mlflow.Dockerfile
@@ -61,4 +64,4 @@ schemas:
 	$(BIN)/python -m trex_ds schema compare --output trex_ds/schemas/compare.json
 
 clean:
-	rm -rf $(VENV) runs mlflow.db mlartifacts
+	rm -rf $(VENV) runs mlflow.db .mlflow.db.lock mlartifacts
