@@ -64,4 +64,4 @@ schemas:
 	$(BIN)/python -m trex_ds schema compare --output trex_ds/schemas/compare.json
 
 clean:
-	rm -rf $(VENV) runs mlflow.db .mlflow.db.lock mlartifacts
+	rm -rf $(VENV) build runs mlflow.db .mlflow.db.lock mlartifacts
