@@ -141,7 +141,7 @@ def test_every_interval_is_in_a_file_of_results():
     assert [interval for interval in intervals if interval not in written] == []
 
 
-COLLECTIVES = {"on_rank_zero", "agree", "gather_objects", "sum_over_ranks", "all_reduce", "all_gather_object"}
+COLLECTIVES = {"on_rank_zero", "agreed", "gather_objects", "sum_over_ranks", "all_reduce", "all_gather_object"}
 COLLECTIVES |= {"broadcast_object_list", "barrier", "GatheredParameters"}
 
 

@@ -116,10 +116,3 @@ class AdaptedLM(CausalLM, Protocol):
 
     def disable_adapter(self) -> AbstractContextManager[None]:
         """Answer as the base model in the block."""
-
-
-class Engine(Protocol):
-    """A DeepSpeed engine, or a model that none wraps."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters."""

@@ -45,8 +45,6 @@ class Router(nn.Module):
 
     trains_in = True
     """False: A stays as it was drawn."""
-    is_shared = False
-    """Whether it reads with another linear's weights."""
 
     def reading_weights(self) -> Tensor | None:
         """Parameters that read the linear's input in one product with A, (R, in_features); None: there are none."""

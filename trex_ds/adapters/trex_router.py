@@ -90,11 +90,6 @@ class TRexRouter(Router):
         del self.W_r
         self._owner = (owner,)
 
-    @property
-    def is_shared(self) -> bool:  # type: ignore[override]
-        """See `Router.is_shared`."""
-        return bool(self._owner)
-
     def reading_weights(self) -> Tensor | None:
         """W_r, or U of a low-rank one."""
         if self._owner:

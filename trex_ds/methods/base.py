@@ -17,8 +17,22 @@ NAME_MODULES = "name the modules, as target_modules: [q_proj, v_proj]"
 """The way out where `Method.picks_unnamed`."""
 
 
+class WithoutIntuition:
+    """What holds of a method that takes no intuition scores; one that does says otherwise."""
+
+    @property
+    def needs_intuition(self) -> bool:
+        """Whether the model's forward takes intuition scores, so that a job has to make them."""
+        return False
+
+    @property
+    def num_clusters(self) -> int:
+        """The number of intuition scores of a sample, where `needs_intuition`."""
+        return 0
+
+
 @dataclasses.dataclass
-class Method:
+class Method(WithoutIntuition):
     """A method of adapting a model: a recipe's `adapter` section, and what is known of the method without torch.
 
     A subclass is one method, made with `@method`; its fields are what a recipe can set. What the method computes is
@@ -56,16 +70,6 @@ class Method:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["method"]
         return values | dict(self.constants)
-
-    @property
-    def needs_intuition(self) -> bool:
-        """Whether the model's forward takes intuition scores, so that a job has to make them."""
-        return False
-
-    @property
-    def num_clusters(self) -> int:
-        """The number of intuition scores of a sample, where `needs_intuition`."""
-        return 0
 
     @property
     def picks_unnamed(self) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trex_ds.methods import checks
-from trex_ds.methods.base import Method
+from trex_ds.methods.base import Method, WithoutIntuition
 
 
 @dataclass
-class RoutedFields:
+class RoutedFields(WithoutIntuition):
     """Fields that say which linears are adapted; a subclass says how."""
 
     target_modules: list[str] | str | None = "all-linear"
@@ -32,16 +32,6 @@ class RoutedFields:
         if self.target_modules is None:
             found.append("target_modules: must name the linears to adapt, as all-linear or [q_proj, v_proj]; got null")
         return found
-
-    @property
-    def needs_intuition(self) -> bool:
-        """Whether a forward pass takes the samples' intuition scores."""
-        return False
-
-    @property
-    def num_clusters(self) -> int:
-        """The number of intuition scores of a sample, where `needs_intuition`."""
-        return 0
 
     @property
     def num_in(self) -> int:
