@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,32 +16,9 @@ from trex_ds.tasks.harness.index import name_problem, refusal
 _CANNOT_ASK = "answers by task (poly, mhr), and lm-evaluation-harness does not tell of which task a question is"
 
 
-@dataclass(frozen=True)
-class EvaluationArguments:
-    """What to evaluate, on what, and where to write."""
-
-    tasks: tuple[str, ...]
-    adapter: str | None
-    """Folder of a T-REX adapter, with its base model's name, centroids and embedder."""
-    model: ModelConfig | None
-    """A base model, where there is no adapter; with one, where its base model is now."""
-    lora: str | None
-    """Folder of a PEFT adapter for `model`."""
-    base: bool
-    """Whether the base model is evaluated beside the adapter."""
-    limit: int | None
-    """Items of each task, the first ones; None: all."""
-    num_fewshot: int | None
-    """Solved examples before each item; None: as the task says."""
-    batch_size: int
-    apply_chat_template: bool
-    mirror: str | None
-    output: Path
-
-
 @section
-class _Options:
-    """What to evaluate, as it is given on the command line."""
+class EvaluationOptions:
+    """What to evaluate, on what, and where to write."""
 
     tasks: str
     """Comma-separated tasks, groups or tags of lm-eval."""
@@ -101,29 +77,16 @@ class _Options:
         return found
 
 
-def parse(argv: Sequence[str], description: str | None) -> EvaluationArguments:
-    """The arguments of a command line.
+def parse(argv: Sequence[str], description: str | None) -> EvaluationOptions:
+    """Read a command line.
 
     Raises:
         ConfigError: with all that is wrong.
     """
-    given = read_flags(_Options, argv, description)
-    return EvaluationArguments(
-        tasks=given.task_names,
-        adapter=given.adapter,
-        model=given.base_model,
-        lora=given.lora,
-        base=not given.no_base,
-        limit=given.limit,
-        num_fewshot=given.num_fewshot,
-        batch_size=given.batch_size,
-        apply_chat_template=given.apply_chat_template,
-        mirror=given.mirror,
-        output=given.output,
-    )
+    return read_flags(EvaluationOptions, argv, description)
 
 
-def _model_problems(options: _Options) -> list[str]:
+def _model_problems(options: EvaluationOptions) -> list[str]:
     model = options.base_model
     if options.adapter is not None:
         found = [] if model is None else _base_problems(model)
